@@ -1,0 +1,119 @@
+//! `[firmware]`: which program installs, where to, and what follows a good update.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::Seconds;
+
+/// Firmware updates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Firmware {
+    /// The program that applies `.fw` files.
+    pub fwup: FwupProgram,
+    /// What fwup writes to. Unset: `nerves_fw_devpath` of the environment block.
+    pub devpath: Option<PathBuf>,
+    /// Where the U-Boot environment block lies, in the format of fw_env.config of u-boot-tools.
+    pub env_config: PathBuf,
+    /// A plain file of `name=value` lines that stands in for the environment block on boards without one.
+    pub env_file: Option<PathBuf>,
+    /// The task to apply; fwup takes the first whose name begins with it and whose requirements hold.
+    pub task: String,
+    /// Keys of which one must have signed: base64 of 32 bytes, or absolute paths of files that hold it.
+    pub public_keys: Vec<String>,
+    /// What follows an update that ended well.
+    pub success_action: SuccessAction,
+    /// A program that may veto an update before fwup starts: exit 0 accepts (spec ssh.md 2.2.12).
+    pub precheck: Vec<String>,
+    /// More arguments for fwup, after ours.
+    pub fwup_extra_options: Vec<String>,
+    /// How long a sender may pause before the update ends as failed.
+    pub update_idle_timeout: Seconds,
+    /// The argument of the reboot after an update, such as `0 tryboot` on a Raspberry Pi.
+    pub reboot_param: Option<String>,
+}
+
+impl Default for Firmware {
+    fn default() -> Self {
+        Self {
+            fwup: FwupProgram::Auto,
+            devpath: None,
+            env_config: "/etc/fw_env.config".into(),
+            env_file: None,
+            task: "upgrade".into(),
+            public_keys: Vec::new(),
+            success_action: SuccessAction::Reboot,
+            precheck: Vec::new(),
+            fwup_extra_options: Vec::new(),
+            update_idle_timeout: Seconds::from_secs(600),
+            reboot_param: None,
+        }
+    }
+}
+
+/// The program that applies `.fw` files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum FwupProgram {
+    /// The image's `fwup` where there is one on PATH, else the built-in applet.
+    Auto,
+    /// This program and no other.
+    Path(PathBuf),
+}
+
+impl From<String> for FwupProgram {
+    fn from(text: String) -> Self {
+        if text == "auto" { Self::Auto } else { Self::Path(text.into()) }
+    }
+}
+
+impl From<FwupProgram> for String {
+    fn from(program: FwupProgram) -> Self {
+        match program {
+            FwupProgram::Auto => "auto".into(),
+            FwupProgram::Path(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// What follows an update that ended well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "SuccessActionText", into = "SuccessActionText")]
+pub enum SuccessAction {
+    Reboot,
+    /// Nothing; the update still waits for a reboot, and further ones are refused until then.
+    None,
+    /// A program and its arguments, run once as root.
+    Command(Vec<String>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SuccessActionText {
+    Word(String),
+    Words(Vec<String>),
+}
+
+impl TryFrom<SuccessActionText> for SuccessAction {
+    type Error = String;
+
+    fn try_from(text: SuccessActionText) -> Result<Self, String> {
+        match text {
+            SuccessActionText::Word(word) if word == "reboot" => Ok(Self::Reboot),
+            SuccessActionText::Word(word) if word == "none" => Ok(Self::None),
+            SuccessActionText::Words(words) if !words.is_empty() => Ok(Self::Command(words)),
+            _ => Err("must be \"reboot\", \"none\", or a list of words: a program and its arguments".into()),
+        }
+    }
+}
+
+impl From<SuccessAction> for SuccessActionText {
+    fn from(action: SuccessAction) -> Self {
+        match action {
+            SuccessAction::Reboot => Self::Word("reboot".into()),
+            SuccessAction::None => Self::Word("none".into()),
+            SuccessAction::Command(words) => Self::Words(words),
+        }
+    }
+}

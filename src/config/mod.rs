@@ -1,0 +1,83 @@
+//! The configuration: its types, its defaults, and how files become values.
+//!
+//! One file a section. Nothing here opens sockets or starts programs; loading is tolerant by design
+//! (a broken value keeps its default, the daemon starts in any case), checking is strict.
+
+pub mod command;
+mod firmware;
+mod ssh;
+mod values;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use firmware::{Firmware, FwupProgram, SuccessAction};
+pub use ssh::{AddressFamily, HostKeyType, Legacy, Program, Ssh};
+pub use values::{Bytes, Seconds};
+
+/// Everything that can be configured, with the defaults of an image that says nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What survives updates: host keys, keys added at run time. Made (0700) when missing.
+    pub state_dir: PathBuf,
+    /// What lives until the reboot: update lock, boot id, sockets. Made (0755) when missing.
+    pub runtime_dir: PathBuf,
+    /// Where log lines go.
+    pub log: LogTarget,
+    /// The least important level that is logged.
+    pub log_level: LogLevel,
+    /// The SSH daemon.
+    pub ssh: Ssh,
+    /// Firmware updates.
+    pub firmware: Firmware,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/data/myelin".into(),
+            runtime_dir: "/run/myelin".into(),
+            log: LogTarget::Auto,
+            log_level: LogLevel::Info,
+            ssh: Ssh::default(),
+            firmware: Firmware::default(),
+        }
+    }
+}
+
+/// Where log lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogTarget {
+    /// journald when stderr is the journal (`JOURNAL_STREAM`, systemd.exec(5)), else stderr.
+    Auto,
+    Stderr,
+    Journald,
+}
+
+/// The levels of `tracing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// /etc/myelin/config.toml, /etc/myelin/conf.d/*.toml, then config.toml in the state folder.
+    System,
+    /// One file and nothing else.
+    File(PathBuf),
+}
+
+impl Source {
+    pub fn from_option(file: Option<PathBuf>) -> Self {
+        file.map_or(Self::System, Self::File)
+    }
+}

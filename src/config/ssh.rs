@@ -1,0 +1,200 @@
+//! `[ssh]`: who may connect, how, and within which limits. Keys are the words of sshd_config(5).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{Bytes, Seconds};
+
+/// The SSH daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ssh {
+    /// Addresses to listen on; empty means all of `address_family`.
+    pub listen_address: Vec<String>,
+    /// TCP port; 0 takes any free one and reports it.
+    pub port: u16,
+    /// Which families `listen_address = []` means.
+    pub address_family: AddressFamily,
+    /// Keys that may log in, as lines of an authorized_keys file (sshd(8)).
+    pub authorized_keys: Vec<String>,
+    /// Files with such lines, read at each login. Empty: `state_dir/ssh/authorized_keys`.
+    pub authorized_keys_file: Vec<PathBuf>,
+    /// Ignore key files that others may write, unless nobody could log in then.
+    pub strict_modes: bool,
+    /// User names that may log in; empty means any.
+    pub allow_users: Vec<String>,
+    /// Where host keys lie. Unset: `state_dir/ssh`.
+    pub host_key_dir: Option<PathBuf>,
+    /// Kinds of host keys that are made when missing.
+    pub host_key_types: Vec<HostKeyType>,
+    /// More host keys to read, which are never made or replaced.
+    pub host_key: Vec<PathBuf>,
+    /// The login shell of sessions without a command, and what runs commands (`SHELL -c COMMAND`).
+    pub shell: Program,
+    /// Whether commands may be run.
+    pub exec: Program,
+    /// Subsystems of the image's own: a name, and a program with its arguments.
+    pub subsystem: BTreeMap<String, Vec<String>>,
+    /// Environment variables that a client may set; `*` and `?` match as in sshd_config(5).
+    pub accept_env: Vec<String>,
+    /// Our identification string (RFC 4253 section 4.2).
+    pub version_string: String,
+    /// Text shown before authentication.
+    pub banner: Option<String>,
+    /// Algorithm lists, in order; `+`, `-` and `^` prefixes change the default as in sshd_config(5).
+    pub kex_algorithms: String,
+    pub ciphers: String,
+    pub macs: String,
+    pub pubkey_accepted_algorithms: String,
+    /// The smallest RSA key of a user that is accepted, in bits.
+    pub required_rsa_size: u32,
+    /// Renew the session keys after so many bytes in one direction, or so much time.
+    pub rekey_limit: Bytes,
+    pub rekey_interval: Seconds,
+    /// Places for connections that have not logged in. A newcomer is never refused: one that is there gives way.
+    pub max_startups: usize,
+    /// Connections that have logged in.
+    pub max_connections: usize,
+    /// Session channels of one connection.
+    pub max_sessions: usize,
+    /// Signed or password attempts of one connection.
+    pub max_auth_tries: u32,
+    /// Time to log in.
+    pub login_grace_time: Seconds,
+    /// Time to send an identification string.
+    pub hello_timeout: Seconds,
+    /// Time a logged-in connection may stay without a channel; 0 for ever.
+    pub unused_connection_timeout: Seconds,
+    /// Ask a silent client whether it is still there, so often; 0 never.
+    pub client_alive_interval: Seconds,
+    /// Unanswered questions after which the connection ends.
+    pub client_alive_count_max: usize,
+    /// Receive window of a channel, in bytes: what a client may send ahead.
+    pub window_size: Bytes,
+    /// Where input that a program does not read waits on disk. Unset: `state_dir/spool`.
+    pub spool_dir: Option<PathBuf>,
+    /// The protocol of nerves_firmware_ssh, on a listener of its own.
+    pub legacy: Legacy,
+}
+
+impl Default for Ssh {
+    fn default() -> Self {
+        Self {
+            listen_address: Vec::new(),
+            port: 22,
+            address_family: AddressFamily::Any,
+            authorized_keys: Vec::new(),
+            authorized_keys_file: Vec::new(),
+            strict_modes: true,
+            allow_users: Vec::new(),
+            host_key_dir: None,
+            host_key_types: vec![HostKeyType::Ed25519],
+            host_key: Vec::new(),
+            shell: Program::Command(vec!["/bin/sh".into()]),
+            exec: Program::Shell,
+            subsystem: BTreeMap::new(),
+            accept_env: ["LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "MYELIN_*"].map(String::from).to_vec(),
+            version_string: "SSH-2.0-Myelin".into(),
+            banner: None,
+            kex_algorithms: String::new(),
+            ciphers: String::new(),
+            macs: String::new(),
+            pubkey_accepted_algorithms: String::new(),
+            required_rsa_size: 2048,
+            rekey_limit: Bytes(1 << 30),
+            rekey_interval: Seconds::from_secs(3600),
+            max_startups: 64,
+            max_connections: 128,
+            max_sessions: 8,
+            max_auth_tries: 6,
+            login_grace_time: Seconds::from_secs(30),
+            hello_timeout: Seconds::from_secs(10),
+            unused_connection_timeout: Seconds::from_secs(60),
+            client_alive_interval: Seconds::from_secs(30),
+            client_alive_count_max: 3,
+            window_size: Bytes(1 << 20),
+            spool_dir: None,
+            legacy: Legacy::default(),
+        }
+    }
+}
+
+/// `[ssh.legacy]`: the protocol of nerves_firmware_ssh, with the keys and limits of `[ssh]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Legacy {
+    pub enabled: bool,
+    pub port: u16,
+}
+
+impl Default for Legacy {
+    fn default() -> Self {
+        Self { enabled: false, port: 8989 }
+    }
+}
+
+/// Which Internet protocols "all addresses" means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressFamily {
+    Any,
+    Inet,
+    Inet6,
+}
+
+/// Kinds of host keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostKeyType {
+    Ed25519,
+    Rsa,
+    Ecdsa,
+}
+
+/// What a shell or exec request starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ProgramText", into = "ProgramText")]
+pub enum Program {
+    /// `exec` only: the configured shell with `-c COMMAND`.
+    Shell,
+    /// Requests are refused.
+    Disabled,
+    /// A program and its arguments.
+    Command(Vec<String>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum ProgramText {
+    Word(String),
+    Words(Vec<String>),
+}
+
+impl TryFrom<ProgramText> for Program {
+    type Error = String;
+
+    fn try_from(text: ProgramText) -> Result<Self, String> {
+        match text {
+            ProgramText::Word(word) if word == "shell" => Ok(Self::Shell),
+            ProgramText::Word(word) if word == "disabled" => Ok(Self::Disabled),
+            ProgramText::Word(word) if word.starts_with('/') => Ok(Self::Command(vec![word])),
+            ProgramText::Words(words) if words.first().is_some_and(|w| w.starts_with('/')) => {
+                Ok(Self::Command(words))
+            }
+            _ => Err("must be an absolute path, a list of a path and arguments, or \"disabled\"".into()),
+        }
+    }
+}
+
+impl From<Program> for ProgramText {
+    fn from(program: Program) -> Self {
+        match program {
+            Program::Shell => Self::Word("shell".into()),
+            Program::Disabled => Self::Word("disabled".into()),
+            Program::Command(mut words) if words.len() == 1 => Self::Word(words.remove(0)),
+            Program::Command(words) => Self::Words(words),
+        }
+    }
+}

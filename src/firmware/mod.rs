@@ -1,0 +1,3 @@
+//! What an update is: driving fwup, the update lock, slots and metadata, reboot.
+
+pub mod command;

@@ -1,0 +1,4 @@
+//! Workstation commands.
+
+pub mod gen_script;
+pub mod upload;

@@ -1,0 +1,1 @@
+//! Log lines: to journald where stderr is the journal, else to stderr.

@@ -1,0 +1,1 @@
+//! The U-Boot environment block: parse, CRC, redundant copies, safe write.
