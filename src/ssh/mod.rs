@@ -1,5 +1,6 @@
 //! The SSH worker: the lifeline.
 
+pub mod authorized_keys;
 pub mod keys;
 pub mod status;
 
