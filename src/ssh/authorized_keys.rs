@@ -21,9 +21,9 @@ use crate::config::Config;
 pub use line::{Key, LineError, key_in_line, parse_line};
 
 /// How much of a file is read.
-const MAX_FILE: u64 = 1 << 20;
+pub const MAX_FILE: u64 = 1 << 20;
 /// How many lines of a file, or of an item of the configuration, are read.
-const MAX_LINES: usize = 4096;
+pub const MAX_LINES: usize = 4096;
 
 /// The files that hold keys; `myelin keys` writes the first.
 pub fn files(config: &Config) -> Vec<PathBuf> {

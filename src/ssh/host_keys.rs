@@ -8,7 +8,7 @@ mod key_file;
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use russh::keys::{HashAlg, PrivateKey};
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use self::key_file::{KeyFileError, encode, encode_public, generate, kind_of};
 use super::authorized_keys::read_regular;
 use crate::config::{Config, HostKeyType};
+use crate::files;
 
 pub use self::key_file::GenerateError;
 
@@ -276,42 +277,30 @@ fn restrict(path: &Path) -> Option<String> {
     ))
 }
 
-fn store(folder: &Path, kind: HostKeyType, key: &PrivateKey) -> io::Result<()> {
-    if !folder.is_dir() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
+#[derive(Debug, thiserror::Error)]
+enum StoreError {
+    #[error("a file is in the way")]
+    InTheWay,
+    #[error(transparent)]
+    File(#[from] files::FileError),
+    #[error(transparent)]
+    Encode(#[from] russh::keys::ssh_key::Error),
+}
+
+fn store(folder: &Path, kind: HostKeyType, key: &PrivateKey) -> Result<(), StoreError> {
+    files::make_dir(folder, 0o700)?;
     let path = folder.join(file_name(kind));
     if path.symlink_metadata().is_ok() {
         // A key that cannot be read now may be readable after a repair.
-        return Err(io::Error::other("a file is in the way"));
+        return Err(StoreError::InTheWay);
     }
-    let private = encode(key).map_err(io::Error::other)?;
-    write_atomic(&path, private.as_bytes(), 0o600)?;
+    let private = encode(key)?;
+    files::write_atomic(&path, private.as_bytes(), 0o600)?;
     // Only a convenience for whoever collects known_hosts lines.
     if let Ok(public) = encode_public(key) {
-        let _ = write_atomic(&path.with_extension("pub"), public.as_bytes(), 0o644);
+        let _ = files::write_atomic(&path.with_extension("pub"), public.as_bytes(), 0o644);
     }
     Ok(())
-}
-
-fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension("tmp");
-    let _ = std::fs::remove_file(&temporary);
-    let written =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).and_then(
-            |mut file| {
-                file.write_all(content)?;
-                file.sync_all()
-            },
-        );
-    let renamed = written.and_then(|()| std::fs::rename(&temporary, path));
-    if renamed.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    renamed?;
-    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
