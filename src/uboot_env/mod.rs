@@ -1,1 +1,3 @@
 //! The U-Boot environment block: parse, CRC, redundant copies, safe write.
+
+pub mod codec;
