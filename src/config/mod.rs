@@ -5,6 +5,8 @@
 
 pub mod command;
 mod firmware;
+mod keys;
+mod recover;
 mod ssh;
 mod values;
 
