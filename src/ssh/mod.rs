@@ -1,5 +1,7 @@
 //! The SSH worker: the lifeline.
 
+pub mod authorized_keys;
+pub mod host_keys;
 pub mod keys;
 pub mod status;
 
