@@ -108,6 +108,7 @@ impl Handler {
         let Some(Slot::Prepared(prepared)) = self.channels.insert(id, Slot::Running(Arc::clone(&controls))) else {
             return Ok(session.channel_failure(id)?);
         };
+        self.server.add_job(&controls);
         let Prepared { writer, flow, environment, terminal } = *prepared;
         let job = Session {
             connection: Arc::clone(&self.connection),
@@ -196,7 +197,7 @@ impl russh::server::Handler for Handler {
         }
         self.connection.log_in(login);
         self.server.note_login();
-        self.server.watch_unused(&self.connection);
+        tokio::spawn(Arc::clone(&self.connection).end_when_unused(&self.settings.config.ssh));
         Ok(())
     }
 

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{interval, sleep};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::connection::{self, Service};
@@ -87,7 +88,7 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = next(&mut hangup) => reload(&server),
+            _ = hangup.recv() => reload(&server),
         }
     }
     tell("STOPPING=1");
@@ -95,10 +96,6 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     loops.shutdown().await;
     end_connections(&server).await;
     Ok(())
-}
-
-async fn next(signal: &mut Signal) -> Option<()> {
-    signal.recv().await
 }
 
 /// Accepts for ever. An error is the system's shortage, or an address that is not bound yet; it passes.
@@ -177,9 +174,13 @@ async fn end_connections(server: &Arc<Server>) {
         connection.end.tell("the daemon ends");
     }
     let all_ended = async {
-        while server.connections().iter().any(|connection| Arc::strong_count(connection) > 2) || server.jobs() > 0 {
+        while !server.connections().is_empty() || !server.jobs().is_empty() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    let _ = tokio::time::timeout(FAREWELL, all_ended).await;
+    if timeout(FAREWELL, all_ended).await.is_err() {
+        for job in server.jobs() {
+            job.kill(Signal::SIGKILL);
+        }
+    }
 }

@@ -22,7 +22,8 @@ use super::server::Settings;
 use super::subsystem::Subsystem;
 use crate::config::{Program, Ssh};
 use flow::Flow;
-pub use output::Output;
+pub use output::{Exit, Output};
+pub use process::subsystem as run_program;
 use pty::{Size, Terminal};
 
 /// What a channel was asked to run.
@@ -82,7 +83,7 @@ impl Session {
                 let output = self.output();
                 output.stdout(text.into()).await;
                 self.flow.discard();
-                output.finish(output::Exit::Status(1)).await;
+                output.finish(Exit::Status(1)).await;
             }),
         };
         work
@@ -129,7 +130,7 @@ impl Controls {
         self.kill(signal);
     }
 
-    fn kill(&self, signal: Signal) {
+    pub fn kill(&self, signal: Signal) {
         let group = self.group.load(Ordering::Relaxed);
         if group > 0 {
             // The last process may have ended meanwhile.
