@@ -11,6 +11,7 @@ mod logging;
 mod ssh;
 mod supervisor;
 mod sys;
+mod systemd;
 mod uboot_env;
 
 use std::ffi::OsString;

@@ -1,0 +1,191 @@
+//! What all connections of the worker share: settings, places, budgets, and the list of who is there.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tracing::{error, info};
+
+use super::channel::budget::Budget;
+use super::channel::flow::Budgets;
+use super::connection::Connection;
+use super::connection::admission::{Admission, ConnectionId, Progress};
+use super::host_keys::HostKeys;
+use super::{algorithms, host_keys};
+use crate::config::{Config, Source};
+use crate::systemd;
+
+/// What all queues together may hold in memory and on disk.
+const PROCESS_MEMORY: usize = 16 << 20;
+const PROCESS_SPOOL: usize = 128 << 20;
+/// How often the log says that nobody can log in.
+const NO_KEYS_REMINDER: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// The configuration in force, and what was made of it. New connections get the newest.
+pub struct Settings {
+    pub source: Source,
+    pub config: Config,
+    pub russh: Arc<russh::server::Config>,
+    /// `TYPE SHA256:…` of each host key.
+    pub fingerprints: Vec<String>,
+}
+
+impl Settings {
+    pub fn new(source: &Source, config: Config, keys: HostKeys) -> Arc<Self> {
+        let fingerprints = keys.keys.iter().map(host_keys::describe).collect();
+        let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys));
+        Arc::new(Self { source: source.clone(), config, russh, fingerprints })
+    }
+}
+
+/// The worker's state. Nothing in it must outlive a restart.
+pub struct Server {
+    pub started: Instant,
+    settings: RwLock<Arc<Settings>>,
+    admission: Mutex<Admission>,
+    connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
+    ids: AtomicU64,
+    process_memory: Arc<Budget>,
+    spool: Arc<Budget>,
+    greet: Notify,
+    last_no_keys_reminder: Mutex<Option<Instant>>,
+    served: AtomicU64,
+}
+
+impl Server {
+    pub fn new(settings: Arc<Settings>) -> Arc<Self> {
+        let max_startups = settings.config.ssh.max_startups;
+        Arc::new(Self {
+            started: Instant::now(),
+            settings: RwLock::new(settings),
+            admission: Mutex::new(Admission::new(max_startups)),
+            connections: Mutex::default(),
+            ids: AtomicU64::new(1),
+            process_memory: Arc::new(Budget::new(PROCESS_MEMORY)),
+            spool: Arc::new(Budget::new(PROCESS_SPOOL)),
+            greet: Notify::new(),
+            last_no_keys_reminder: Mutex::new(None),
+            served: AtomicU64::new(0),
+        })
+    }
+
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// New connections get these; live ones keep theirs.
+    pub fn replace_settings(&self, settings: Arc<Settings>) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    pub fn next_id(&self) -> ConnectionId {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn budgets(&self, connection: &Connection) -> Budgets {
+        Budgets {
+            process: Arc::clone(&self.process_memory),
+            connection: Arc::clone(&connection.memory),
+            spool: Arc::clone(&self.spool),
+        }
+    }
+
+    pub fn enter(&self, connection: &Arc<Connection>) {
+        lock(&self.connections).insert(connection.id, Arc::clone(connection));
+        let victims = lock(&self.admission).enter(connection.id, connection.peer.ip(), Instant::now());
+        self.close(&victims);
+    }
+
+    pub fn advance(&self, id: ConnectionId, progress: Progress) {
+        let victims = lock(&self.admission).advance(id, progress, Instant::now());
+        self.close(&victims);
+    }
+
+    pub fn leave(&self, connection: &Connection) {
+        self.leave_admission(connection.id, false);
+        lock(&self.connections).remove(&connection.id);
+    }
+
+    pub fn leave_admission(&self, id: ConnectionId, logged_in: bool) {
+        lock(&self.admission).leave(id, logged_in);
+    }
+
+    /// Greets those whose turn it is, and sees to it that the others are not forgotten.
+    pub fn greet_waiting(&self) {
+        let greeted = lock(&self.admission).greet(Instant::now());
+        let connections = lock(&self.connections);
+        for connection in greeted.iter().filter_map(|id| connections.get(id)) {
+            connection.greet();
+        }
+        self.greet.notify_one();
+    }
+
+    /// Greets those who have to wait, as their sources' rates allow. Runs as long as the worker.
+    pub async fn greet_in_time(&self) {
+        loop {
+            let next = lock(&self.admission).next_greeting(Instant::now());
+            match next {
+                Some(at) => {
+                    tokio::time::sleep_until(at.into()).await;
+                    let greeted = lock(&self.admission).greet(Instant::now());
+                    let connections = lock(&self.connections);
+                    for connection in greeted.iter().filter_map(|id| connections.get(id)) {
+                        connection.greet();
+                    }
+                }
+                None => self.greet.notified().await,
+            }
+        }
+    }
+
+    /// Everybody who is connected.
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        lock(&self.connections).values().cloned().collect()
+    }
+
+    /// How many have logged in.
+    pub fn logged_in(&self) -> usize {
+        lock(&self.connections).values().filter(|connection| connection.is_authenticated()).count()
+    }
+
+    /// How many hold a place of those that have not logged in.
+    pub fn strangers(&self) -> usize {
+        lock(&self.admission).places()
+    }
+
+    /// Somebody has logged in: should this worker die, the next may start at once.
+    pub fn note_login(&self) {
+        if self.served.fetch_add(1, Ordering::Relaxed) == 0
+            && let Err(error) = systemd::notify("X_MYELIN_SERVED=1")
+        {
+            info!(%error, "cannot tell the supervisor of the first login");
+        }
+    }
+
+    /// Says how to add a key, at most once a minute.
+    pub fn remind_of_missing_keys(&self) {
+        let mut last = lock(&self.last_no_keys_reminder);
+        let now = Instant::now();
+        if last.is_none_or(|at| now.duration_since(at) >= NO_KEYS_REMINDER) {
+            *last = Some(now);
+            error!(
+                "no key may log in: add one with `myelin keys add 'ssh-ed25519 AAAA…'` on the device, or as \
+                 authorized_keys in its configuration"
+            );
+        }
+    }
+
+    fn close(&self, victims: &[ConnectionId]) {
+        let connections = lock(&self.connections);
+        for connection in victims.iter().filter_map(|id| connections.get(id)) {
+            connection.end.tell("gave way to a newer connection before it logged in");
+        }
+    }
+}
+
+/// A panic while a lock was held leaves maps that are still sound.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
