@@ -32,12 +32,16 @@ pub fn start(config: &Config) {
     if to_journal && let Ok(journal) = tracing_journald::layer() {
         let _ = registry.with(journal.with_syslog_identifier("myelin".into())).try_init();
     } else {
-        let text = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false);
+        let text =
+            tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false);
         let _ = registry.with(text).try_init();
     }
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "a task panicked; its connection ends, the daemon goes on: please report this line");
+        tracing::error!(
+            place,
+            "a task panicked; its connection ends, the daemon goes on: please report this line"
+        );
     }));
 }
 

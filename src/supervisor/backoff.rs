@@ -27,7 +27,10 @@ impl Backoff {
         self.useless = self.useless.saturating_add(1);
         match doublings {
             0 => Duration::ZERO,
-            n => FIRST.saturating_mul(1 << (n - 1).min(16)).min(LONGEST).mul_f64(1.0 - dice.clamp(0.0, 1.0) / 4.0),
+            n => FIRST
+                .saturating_mul(1 << (n - 1).min(16))
+                .min(LONGEST)
+                .mul_f64(1.0 - dice.clamp(0.0, 1.0) / 4.0),
         }
     }
 }

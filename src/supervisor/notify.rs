@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::sys::socket::{
-    self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, setsockopt,
-    sockopt,
+    self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr,
+    setsockopt, sockopt,
 };
 use nix::unistd::Pid;
 
@@ -63,7 +63,9 @@ impl NotifySocket {
                 let received =
                     socket::recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), flags).ok()?;
                 let sender = received.cmsgs().ok()?.find_map(|message| match message {
-                    ControlMessageOwned::ScmCredentials(credentials) => Some(Pid::from_raw(credentials.pid())),
+                    ControlMessageOwned::ScmCredentials(credentials) => {
+                        Some(Pid::from_raw(credentials.pid()))
+                    }
                     _ => None,
                 });
                 (sender, received.bytes)
@@ -96,10 +98,12 @@ mod tests {
         let socket = NotifySocket::open().unwrap();
         let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
         let name = &socket.path().as_encoded_bytes()[1..];
-        let address = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+        let address =
+            <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
         sender.send_to_addr(b"READY=1\nX=2", &address.unwrap()).unwrap();
         assert_eq!(socket.receive(Pid::from_raw(1)), None);
-        let address = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+        let address =
+            <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
         sender.send_to_addr(b"READY=1\nX=2", &address.unwrap()).unwrap();
         assert_eq!(socket.receive(Pid::this()), Some(Message { ready: true, served: false }));
         assert_eq!(socket.receive(Pid::this()), None);

@@ -39,7 +39,8 @@ pub struct Recipe {
 impl Recipe {
     /// `title` is what ps(1) shows, `words` select the worker on our own command line.
     pub fn new(title: &str, words: &[OsString], notify: &NotifySocket, listeners: &[Listener]) -> Self {
-        let arguments = [OsString::from(title)].iter().chain(words).filter_map(|word| c_string(word.clone())).collect();
+        let arguments =
+            [OsString::from(title)].iter().chain(words).filter_map(|word| c_string(word.clone())).collect();
         let names: Vec<_> = listeners.iter().map(|listener| listener.name).collect();
         let ours = [
             ("LISTEN_FDS", listeners.len().to_string().into()),
