@@ -2,6 +2,8 @@
 
 #[allow(dead_code)]
 pub mod fat;
+#[allow(dead_code)]
+pub mod partition;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
