@@ -252,7 +252,7 @@ mod tests {
             change(&mut p);
             mbr(&[p]).check()
         };
-        assert_eq!(mbr(&[good.clone()]).check(), Ok(()));
+        assert_eq!(mbr(std::slice::from_ref(&good)).check(), Ok(()));
         assert_eq!(without(|p| p.offset = None), Err(PartitionError::NoOffset(0)));
         assert_eq!(without(|p| p.count = None), Err(PartitionError::NoCount(0)));
         assert_eq!(without(|p| p.kind = None), Err(PartitionError::Type(0)));
