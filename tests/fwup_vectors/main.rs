@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use scenario::Scenario;
+use scenario::{Reference, Scenario, Stream};
 
 /// Everything of stage 1, the redundant environments, GPT, and what it takes to create archives.
 fn is_required(scenario: &Scenario) -> bool {
@@ -48,6 +48,35 @@ fn no_scenario_is_missing() {
     let names: std::collections::BTreeSet<&str> =
         scenarios.iter().filter(|s| is_required(s)).map(|s| s.name.as_str()).collect();
     assert_eq!(names.len(), REQUIRED, "scenarios were lost, or are there twice");
+}
+
+/// The comparisons are right about the one program that is known to be right.
+#[test]
+fn what_fwup_printed_passes_and_other_output_does_not() {
+    let mut compared = 0;
+    for scenario in scenario::load(&vectors()) {
+        let Some(expected) = &scenario.expect.stdout else { continue };
+        let printed = match &scenario.reference {
+            Reference { stdout_hex: Some(hex), .. } => {
+                data_encoding::HEXLOWER.decode(hex.as_bytes()).expect("hexadecimal digits")
+            }
+            Reference { stdout: Some(text), .. } => text.clone().into_bytes(),
+            _ => continue,
+        };
+        assert_eq!(streams::compare(expected, &printed), Ok(()), "{}", scenario.name);
+        let more = [&printed[..], b"fwup: ?"].concat();
+        let may_have_more =
+            matches!(expected, Stream::Any | Stream::Contains { .. } | Stream::NumericProgress { .. });
+        assert_eq!(streams::compare(expected, &more).is_ok(), may_have_more, "{}", scenario.name);
+        assert_eq!(
+            streams::compare(expected, b"").is_ok(),
+            matches!(expected, Stream::Any),
+            "{}",
+            scenario.name
+        );
+        compared += 1;
+    }
+    assert!(compared > 60, "only {compared} scenarios say what fwup printed");
 }
 
 #[test]

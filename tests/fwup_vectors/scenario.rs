@@ -21,6 +21,15 @@ pub struct Scenario {
     pub handshake: bool,
     pub initial: Initial,
     pub expect: Expect,
+    /// What fwup printed where that does not bind.
+    #[serde(default)]
+    pub reference: Reference,
+}
+
+#[derive(Default, Deserialize)]
+pub struct Reference {
+    pub stdout: Option<String>,
+    pub stdout_hex: Option<String>,
 }
 
 #[derive(Deserialize)]
