@@ -15,10 +15,20 @@ const KEX: &[kex::Name] = &[kex::MLKEM768X25519_SHA256, kex::CURVE25519, kex::CU
 const KEX_EXTENSIONS: &[kex::Name] =
     &[kex::EXTENSION_SUPPORT_AS_SERVER, kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER];
 /// CTR comes last, for clients that have nothing better, and only with the MACs below.
-const CIPHERS_WITHOUT_AES: &[cipher::Name] =
-    &[cipher::CHACHA20_POLY1305, cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::AES_256_CTR, cipher::AES_128_CTR];
-const CIPHERS_WITH_AES: &[cipher::Name] =
-    &[cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR, cipher::AES_128_CTR];
+const CIPHERS_WITHOUT_AES: &[cipher::Name] = &[
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_128_GCM,
+    cipher::AES_256_GCM,
+    cipher::AES_256_CTR,
+    cipher::AES_128_CTR,
+];
+const CIPHERS_WITH_AES: &[cipher::Name] = &[
+    cipher::AES_128_GCM,
+    cipher::AES_256_GCM,
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_256_CTR,
+    cipher::AES_128_CTR,
+];
 /// Encrypt-then-MAC only.
 const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
 /// Never ssh-rsa (SHA-1) or ssh-dss.
@@ -63,7 +73,11 @@ pub fn server_config(ssh: &Ssh, keys: Vec<PrivateKey>) -> RusshConfig {
         event_buffer_size: EVENT_BUFFER,
         preferred: preferred(ssh),
         // Without questions to a silent client its silence is no sign of anything.
-        inactivity_timeout: Some(if alive.is_zero() { INACTIVITY * 144 } else { INACTIVITY.max(alive.duration() * 5) }),
+        inactivity_timeout: Some(if alive.is_zero() {
+            INACTIVITY * 144
+        } else {
+            INACTIVITY.max(alive.duration() * 5)
+        }),
         keepalive_interval: (!alive.is_zero()).then(|| alive.duration()),
         keepalive_max: ssh.client_alive_count_max,
         ..RusshConfig::default()
@@ -86,10 +100,13 @@ fn preferred(ssh: &Ssh) -> Preferred {
         key: accepted_key_algorithms(ssh).into(),
         host_key_certificates: Cow::Borrowed(&[]),
         cipher: select(&ssh.ciphers, ciphers, |name| {
-            cipher::Name::try_from(name).ok().filter(|cipher| *cipher != cipher::NONE && *cipher != cipher::CLEAR)
+            cipher::Name::try_from(name)
+                .ok()
+                .filter(|cipher| *cipher != cipher::NONE && *cipher != cipher::CLEAR)
         })
         .into(),
-        mac: select(&ssh.macs, MACS, |name| mac::Name::try_from(name).ok().filter(|mac| *mac != mac::NONE)).into(),
+        mac: select(&ssh.macs, MACS, |name| mac::Name::try_from(name).ok().filter(|mac| *mac != mac::NONE))
+            .into(),
         compression: Cow::Borrowed(&[compression::NONE]),
     }
 }
@@ -102,10 +119,13 @@ fn select<T: Clone + PartialEq>(list: &str, default: &[T], parse: impl Fn(&str) 
         Some(b'+' | b'-' | b'^') => list.split_at(1),
         _ => ("", list),
     };
-    let named: Vec<T> = names.split(',').map(str::trim).filter(|name| !name.is_empty()).filter_map(parse).collect();
+    let named: Vec<T> =
+        names.split(',').map(str::trim).filter(|name| !name.is_empty()).filter_map(parse).collect();
     let others = default.iter().filter(|algorithm| !named.contains(algorithm)).cloned();
     let selected: Vec<T> = match sign {
-        "+" => default.iter().cloned().chain(named.iter().filter(|n| !default.contains(n)).cloned()).collect(),
+        "+" => {
+            default.iter().cloned().chain(named.iter().filter(|n| !default.contains(n)).cloned()).collect()
+        }
         "-" => others.collect(),
         "^" => named.iter().cloned().chain(others).collect(),
         _ => named,
@@ -118,7 +138,8 @@ fn has_aes_instructions() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
+    return std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     return false;
 }
@@ -148,7 +169,9 @@ mod tests {
     #[test]
     fn nothing_weak_is_offered() {
         let preferred = preferred(&Ssh::default());
-        assert!(preferred.key.iter().all(|key| *key != Algorithm::Dsa && *key != Algorithm::Rsa { hash: None }));
+        assert!(
+            preferred.key.iter().all(|key| *key != Algorithm::Dsa && *key != Algorithm::Rsa { hash: None })
+        );
         assert!(preferred.kex.iter().all(|kex| !kex.as_ref().starts_with("diffie-hellman")));
     }
 }

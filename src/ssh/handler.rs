@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use russh::keys::Algorithm;
-use russh::server::{Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session as RusshSession, VerifiedPublicKey};
+use russh::server::{
+    Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session as RusshSession, VerifiedPublicKey,
+};
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind, MethodSet, Pty, Sig,
 };
@@ -105,7 +107,8 @@ impl Handler {
             return Ok(session.channel_failure(id)?);
         };
         let controls = Arc::new(Controls::default());
-        let Some(Slot::Prepared(prepared)) = self.channels.insert(id, Slot::Running(Arc::clone(&controls))) else {
+        let Some(Slot::Prepared(prepared)) = self.channels.insert(id, Slot::Running(Arc::clone(&controls)))
+        else {
             return Ok(session.channel_failure(id)?);
         };
         self.server.add_job(&controls);
@@ -135,7 +138,11 @@ impl Handler {
 }
 
 fn answer(session: &mut RusshSession, id: ChannelId, yes: bool) -> Result<(), Error> {
-    if yes { session.channel_success(id)? } else { session.channel_failure(id)? }
+    if yes {
+        session.channel_success(id)?
+    } else {
+        session.channel_failure(id)?
+    }
     Ok(())
 }
 
@@ -217,7 +224,8 @@ impl russh::server::Handler for Handler {
         let flow = Flow::new(self.server.budgets(&self.connection), Box::new(move || peer.peer_is_gone()));
         tokio::spawn(Arc::clone(&flow).pump(reader));
         self.connection.channel_opened();
-        let prepared = Prepared { writer, flow, environment: environment::Requested::default(), terminal: None };
+        let prepared =
+            Prepared { writer, flow, environment: environment::Requested::default(), terminal: None };
         self.channels.insert(id, Slot::Prepared(Box::new(prepared)));
         reply.accept().await;
         Ok(())
@@ -248,9 +256,9 @@ impl russh::server::Handler for Handler {
         session: &mut RusshSession,
     ) -> Result<(), Error> {
         let settings = Arc::clone(&self.settings);
-        let accepted = self
-            .prepared(id)
-            .is_some_and(|prepared| prepared.environment.accept(&settings.config.ssh.accept_env, name, value));
+        let accepted = self.prepared(id).is_some_and(|prepared| {
+            prepared.environment.accept(&settings.config.ssh.accept_env, name, value)
+        });
         answer(session, id, accepted)
     }
 
@@ -262,7 +270,12 @@ impl russh::server::Handler for Handler {
         self.start(id, job, session)
     }
 
-    async fn exec_request(&mut self, id: ChannelId, command: &[u8], session: &mut RusshSession) -> Result<(), Error> {
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
         let job = match self.connection.service {
             Service::Legacy => Some(Job::Text(super::subsystem::legacy::NO_EXEC)),
             Service::Ssh => Job::exec(&self.settings.config.ssh, command),
@@ -270,7 +283,12 @@ impl russh::server::Handler for Handler {
         self.start(id, job, session)
     }
 
-    async fn subsystem_request(&mut self, id: ChannelId, name: &str, session: &mut RusshSession) -> Result<(), Error> {
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
         let found = Subsystem::find(name, &self.settings.config.ssh, self.connection.service);
         if found.is_none() {
             info!(peer = %self.connection.peer, name = display::name(name), "no such subsystem");

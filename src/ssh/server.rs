@@ -8,13 +8,13 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tracing::{error, info};
 
+use super::algorithms;
+use super::authorized_keys::{KeyList, Reported};
+use super::channel::Controls;
 use super::channel::budget::Budget;
 use super::channel::flow::Budgets;
 use super::connection::Connection;
 use super::connection::admission::{Admission, ConnectionId, Progress};
-use super::algorithms;
-use super::authorized_keys::{KeyList, Reported};
-use super::channel::Controls;
 use super::host_keys::HostKeys;
 use crate::config::{Config, Source};
 use crate::systemd;

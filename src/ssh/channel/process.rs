@@ -71,7 +71,8 @@ async fn run(session: Session, recipe: Recipe) {
     let exit = match start(&session, &recipe) {
         Ok(running) => running.see_through(&session, &output).await,
         Err(error) => {
-            let program = recipe.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+            let program =
+                recipe.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
             warn!(program, %error, "cannot start it");
             output.stderr(format!("myelin: cannot start {program}: {error}\n").into()).await;
             // What a shell answers: not found, or not executable.
@@ -177,22 +178,24 @@ impl Running {
     async fn see_through(self, session: &Session, output: &Output) -> Exit {
         let Self { mut child, controls, ends } = self;
         let flow = &session.flow;
-        let (input, mut relay): (tokio::task::JoinHandle<()>, std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) =
-            match ends {
-                Ends::Pipes { stdin, stdout, stderr } => {
-                    let input = tokio::spawn(feed_pipe(Arc::clone(flow), stdin));
-                    let (out, err) = (output.clone(), output.clone());
-                    let relay = async move {
-                        tokio::join!(relay_pipe(stdout, &out, false), relay_pipe(stderr, &err, true));
-                    };
-                    (input, Box::pin(relay))
-                }
-                Ends::Terminal(master) => {
-                    let input = tokio::spawn(feed_terminal(Arc::clone(flow), Arc::clone(&master)));
-                    let out = output.clone();
-                    (input, Box::pin(async move { relay_terminal(&master, &out).await }))
-                }
-            };
+        let (input, mut relay): (
+            tokio::task::JoinHandle<()>,
+            std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+        ) = match ends {
+            Ends::Pipes { stdin, stdout, stderr } => {
+                let input = tokio::spawn(feed_pipe(Arc::clone(flow), stdin));
+                let (out, err) = (output.clone(), output.clone());
+                let relay = async move {
+                    tokio::join!(relay_pipe(stdout, &out, false), relay_pipe(stderr, &err, true));
+                };
+                (input, Box::pin(relay))
+            }
+            Ends::Terminal(master) => {
+                let input = tokio::spawn(feed_terminal(Arc::clone(flow), Arc::clone(&master)));
+                let out = output.clone();
+                (input, Box::pin(async move { relay_terminal(&master, &out).await }))
+            }
+        };
         let mut relayed = false;
         let status = loop {
             tokio::select! {

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::pty::openpty;
 use nix::sys::termios::{
-    ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
+    ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr,
+    tcsetattr,
 };
 use russh::Pty;
 use tokio::io::unix::AsyncFd;

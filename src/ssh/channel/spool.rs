@@ -35,8 +35,12 @@ impl Spool {
         if system == nix::sys::statfs::TMPFS_MAGIC {
             return Err(io::Error::other("spool_dir lies in memory (tmpfs)"));
         }
-        let file =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_TMPFILE)
+            .mode(0o600)
+            .open(folder)?;
         Ok(Self { file: Arc::new(file), read: 0, written: 0, budget })
     }
 

@@ -111,7 +111,8 @@ impl Connection {
             while !limit.is_zero() && self.end.reason.get().is_none() && Arc::strong_count(&self) > 1 {
                 let step = limit.min(UNUSED_CHECK);
                 sleep(step).await;
-                unused = if self.channels.load(Ordering::Relaxed) == 0 { unused + step } else { Duration::ZERO };
+                unused =
+                    if self.channels.load(Ordering::Relaxed) == 0 { unused + step } else { Duration::ZERO };
                 if unused >= limit {
                     self.end.tell("no channel for unused_connection_timeout");
                 }
