@@ -315,9 +315,11 @@ mod tests {
     impl Device {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let mut config = Config::default();
-            config.state_dir = folder.path().join("state");
-            config.runtime_dir = folder.path().join("run");
+            let config = Config {
+                state_dir: folder.path().join("state"),
+                runtime_dir: folder.path().join("run"),
+                ..Config::default()
+            };
             Self { folder, config }
         }
 

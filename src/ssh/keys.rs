@@ -45,7 +45,11 @@ pub enum Command {
 }
 
 pub fn main(source: &Source, command: Command) -> ExitCode {
-    let config = load(source);
+    let loaded = config::load(source);
+    for problem in &loaded.problems {
+        eprintln!("myelin: warning: {problem}");
+    }
+    let config = loaded.config;
     let outcome = match command {
         Command::List { json } => list(&config, json),
         Command::Add { key, file } => {
@@ -254,7 +258,3 @@ impl KeyFile {
 
 /// How long another `myelin keys` may take.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
-
-fn load(_source: &Source) -> Config {
-    Config::default()
-}
