@@ -1,5 +1,8 @@
 //! The built-in applet: what `fwup` does, for images that do not ship it.
 
+#[allow(dead_code)]
+pub mod fat;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
