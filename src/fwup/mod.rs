@@ -5,6 +5,7 @@
 
 mod apply;
 mod archive;
+mod create;
 mod disk;
 #[allow(dead_code)]
 mod fat;
@@ -12,17 +13,21 @@ mod firmware;
 mod getopt;
 mod hex;
 mod input;
+mod inspect;
 mod keys;
 mod language;
 mod nickname;
 mod number;
 mod options;
 mod output;
+#[allow(dead_code)]
+mod partition;
 mod progress;
 mod time;
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use disk::media;
@@ -78,8 +83,31 @@ fn run(args: impl IntoIterator<Item = OsString>, output: &mut Output, handshake:
 
 fn perform(command: &Command, options: &Options, output: &mut Output) -> anyhow::Result<()> {
     match command {
-        Command::Apply => Ok(apply::apply(options, output)?),
-        _ => anyhow::bail!("not yet"),
+        Command::Apply => apply::apply(options, output)?,
+        // Prints nothing, not even a frame: its stdout may be the archive.
+        Command::Create => create::create(options).inspect_err(diagnose)?,
+        Command::List => output.result(inspect::list(options, output)?),
+        Command::Metadata => output.result(inspect::metadata(options, output)?),
+        Command::GenerateKeys => {
+            let prefix = options.output.as_deref().unwrap_or(Path::new("fwup-key"));
+            output.result(keys::generate(prefix)?);
+        }
+        Command::Sign => {
+            create::sign::sign(options)?;
+            output.result("");
+        }
+        Command::Verify => output.result(inspect::verify(options)?),
+        Command::SparseCheck(path) => {
+            output.result(inspect::sparse_check(path, options.sparse_check_size)?);
+        }
+    }
+    Ok(())
+}
+
+/// Where in a configuration something is wrong goes to stderr, for editors and people.
+fn diagnose(error: &create::CreateError) {
+    if let create::CreateError::Config(error) = error {
+        let _ = writeln!(io::stderr(), "{error}");
     }
 }
 

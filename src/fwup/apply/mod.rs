@@ -30,16 +30,18 @@ use super::disk::{DiskError, destination, media};
 use super::firmware::{Firmware, FirmwareError};
 use super::input::Input;
 use super::language::calls::{Action, CallError};
+use super::language::check::CheckError;
 use super::language::section::Section;
 use super::language::{Problem, shown};
 use super::options::Options;
 use super::output::Output;
+use super::partition::PartitionError;
 use super::progress::{Progress, Style};
 use actions::Source;
 use target::Target;
 use task::Task;
 
-pub use resource::ResourceError;
+pub use resource::{Resource, ResourceError};
 
 /// Applies an archive to its destination.
 pub fn apply(options: &Options, output: &mut Output) -> Result<(), ApplyError> {
@@ -202,6 +204,10 @@ pub enum ApplyError {
     Told { text: String },
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
     #[error(transparent)]

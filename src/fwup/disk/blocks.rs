@@ -32,7 +32,8 @@ impl BlockSet {
     fn masks(blocks: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
         let end = blocks.end.min(SEGMENT_BLOCKS as usize);
         let start = blocks.start.min(end);
-        (start / 64..end.div_ceil(64)).map(move |word| {
+        let words = if start < end { start / 64..end.div_ceil(64) } else { 0..0 };
+        words.map(move |word| {
             let from = start.max(word * 64) - word * 64;
             let to = end.min(word * 64 + 64) - word * 64;
             (word, (u64::MAX >> (64 - (to - from))) << from)

@@ -53,7 +53,7 @@ fn mutate(blocks: usize, seeds: std::ops::Range<u64>, area: usize) {
     let good = built(blocks);
     for seed in seeds {
         let mut state = seed * 2 + 1;
-        let mut dev = Ram { bytes: good.bytes.clone(), requests: 0 };
+        let mut dev = Ram::with(good.bytes.clone());
         for _ in 0..=random(&mut state) % 24 {
             // Half of the changes go to where it hurts most.
             let within = if random(&mut state) & 1 == 0 { 64 } else { area };
@@ -82,7 +82,7 @@ fn changed_tables_and_folders_never_crash_or_hang() {
     // Only the tables and folders: the boot sector stays good, so that every operation gets far.
     for seed in 0..1500u64 {
         let mut state = seed * 2 + 1;
-        let mut dev = Ram { bytes: good.bytes.clone(), requests: 0 };
+        let mut dev = Ram::with(good.bytes.clone());
         for _ in 0..=random(&mut state) % 60 {
             let at = SECTOR + random(&mut state) as usize % (55 * SECTOR);
             dev.bytes[at] = random(&mut state) as u8 & if seed % 2 == 0 { 0xFF } else { 0x3F };
@@ -113,6 +113,53 @@ fn loops_end() {
 }
 
 #[test]
+fn an_interruption_at_any_write_leaves_the_other_files_alone() {
+    let good = built(2048);
+    let content = vec![9; 30_000];
+    let work = |dev: &mut Ram| -> Result<(), FatError> {
+        let mut vol = Volume::open(dev, 0)?;
+        write_file(&mut vol, dev, "sub/some long file name 5", &content)?;
+        write_file(&mut vol, dev, "config.txt", &content)?;
+        vol.mkdir(dev, "sub/more")?;
+        vol.rename(dev, "config.txt", "sub/more/a long name for it", true)?;
+        vol.remove(dev, "sub/some long file name 5", true)
+    };
+    let mut interrupted = 0;
+    loop {
+        let mut dev = Ram::with(good.bytes.clone());
+        dev.writes_left = interrupted;
+        let done = work(&mut dev);
+        dev.writes_left = u64::MAX;
+        let mut vol = Volume::open(&mut dev, 0).expect("the volume opens");
+        let other = read_file(&mut vol, &mut dev, "sub/deeper/Kernel image").expect("it is read");
+        assert!(other.len() == 60_000 && other.iter().enumerate().all(|(i, b)| *b == i as u8));
+        // What was interrupted is readable too: old, new, empty or gone, but never something else.
+        for name in ["config.txt", "sub/some long file name 5", "sub/more/a long name for it"] {
+            if vol.is_file(&mut dev, name).expect("the folder is read") {
+                let found = read_file(&mut vol, &mut dev, name).expect("it is read");
+                assert!(
+                    found.is_empty() || found == content || found.len() == 700,
+                    "{name}: {}",
+                    found.len()
+                );
+            }
+        }
+        // And the volume can be used again.
+        work(&mut dev)
+            .or_else(|e| match e {
+                FatError::NotFound(_) | FatError::Exists(_) => Ok(()),
+                e => Err(e),
+            })
+            .expect("the work is done");
+        if done.is_ok() {
+            break;
+        }
+        interrupted += 1;
+    }
+    assert!(interrupted > 20);
+}
+
+#[test]
 fn sizes_that_the_volume_cannot_have_are_refused() {
     let good = built(2048);
     for (at, bytes) in [
@@ -130,7 +177,7 @@ fn sizes_that_the_volume_cannot_have_are_refused() {
         (22, &[1, 0]),
         (22, &[0xFF, 0xFF]),
     ] {
-        let mut dev = Ram { bytes: good.bytes.clone(), requests: 0 };
+        let mut dev = Ram::with(good.bytes.clone());
         dev.bytes[at..at + bytes.len()].copy_from_slice(bytes);
         let opened = Volume::open(&mut dev, 0);
         assert!(matches!(opened, Err(FatError::NotFat { .. })), "{at}: {bytes:?}");

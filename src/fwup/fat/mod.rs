@@ -71,7 +71,7 @@ pub enum FatError {
     TooLarge,
     #[error("'{0}' is no name for a file on a FAT volume")]
     Name(String),
-    #[error("'{0}' is no volume label: use at most 11 characters, without \" * + , . / : ; < = > ? [ \\ ] |")]
+    #[error("'{0}' is no volume label: use at most 11 characters, without \" * + , . : ; < = > ? [ ] |")]
     Label(String),
 }
 

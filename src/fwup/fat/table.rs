@@ -141,9 +141,7 @@ impl Table {
 
     /// The first free cluster behind `after`, going round once.
     fn find_free(&mut self, geo: &Geometry, dev: &mut dyn Blocks, after: u32) -> Result<u32, FatError> {
-        if self.free == Some(0) {
-            return Err(FatError::Full);
-        }
+        // The free count does not decide: what other systems leave in FSInfo is often out of date.
         let end = geo.clusters + 2;
         let start = if after + 1 < end { after + 1 } else { 2 };
         for cluster in (start..end).chain(2..start) {

@@ -37,7 +37,7 @@ impl Volume {
     /// Sets the label, at most 11 characters; an empty one removes it.
     pub fn set_label(&mut self, dev: &mut dyn Blocks, label: &str) -> Result<(), FatError> {
         let text = label.trim_end_matches(' ').to_ascii_uppercase();
-        let allowed = |c: char| matches!(c, ' '..='~') && !"\"*+,./:;<=>?[\\]|".contains(c);
+        let allowed = |c: char| matches!(c, ' '..='~') && !"\"*+,.:;<=>?[]|".contains(c);
         if text.len() > LABEL_SIZE || !text.chars().all(allowed) || text.starts_with(' ') {
             return Err(FatError::Label(label.to_owned()));
         }

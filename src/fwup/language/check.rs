@@ -10,8 +10,9 @@ use thiserror::Error;
 use super::calls::{Action, CallError, FatAction, Requirement};
 use super::schema::Calls;
 use super::section::{Call, Section};
-use super::{Problem, VERSION, shown};
+use super::{Problem, VERSION, partitions, shown};
 use crate::files::read_limited;
+use crate::fwup::partition::PartitionError;
 use crate::fwup::{hex, number};
 
 /// A version that is asked for must not be above the one this program stands for.
@@ -53,7 +54,11 @@ pub fn section(top: &Section, section: &mut Section) -> Result<(), Problem> {
     match section.schema.kind {
         "file-resource" => resource(section)?,
         "on-resource" => known(top, "file-resource", &section.title)?,
-        "mbr" => mbr(section)?,
+        "mbr" => {
+            bootstrap_code(section)?;
+            partitions::mbr(section)?.check().map_err(CheckError::from)?;
+        }
+        "gpt" => partitions::gpt(section)?.check().map_err(CheckError::from)?,
         "partition" if section.flag("boot") && section.schema.position(b"guid").is_some() => {
             boot_flag(section)?;
         }
@@ -80,7 +85,7 @@ fn resource(section: &Section) -> Result<(), CheckError> {
     Ok(())
 }
 
-fn mbr(section: &mut Section) -> Result<(), CheckError> {
+fn bootstrap_code(section: &mut Section) -> Result<(), CheckError> {
     let Some(path) = section.text("bootstrap-code-host-path") else { return Ok(()) };
     let path = Path::new(OsStr::from_bytes(path)).to_path_buf();
     let code = read_limited(&path, BOOTSTRAP_LEN as u64).ok().filter(|code| code.len() == BOOTSTRAP_LEN);
@@ -93,7 +98,7 @@ fn mbr(section: &mut Section) -> Result<(), CheckError> {
 fn boot_flag(section: &mut Section) -> Result<(), CheckError> {
     let flags = section.text_or_default("flags");
     let flags = number::parse_u64(flags).ok_or_else(|| CheckError::Flags { text: shown(flags) })?;
-    section.set_text("flags", format!("{:#x}", flags | 1 << 2).into_bytes());
+    section.set_text("flags", format!("{:#x}", flags | partitions::BOOT_FLAG).into_bytes());
     section.set_flag("boot", false);
     Ok(())
 }
@@ -139,6 +144,14 @@ pub const LARGEST_ENVIRONMENT: u64 = 65534;
 pub enum CheckError {
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    #[error("{kind} '{title}': {key} is no number that fits")]
+    PartitionSetting { kind: &'static str, title: String, key: &'static str },
+    #[error("'{title}' is no number of a partition")]
+    PartitionNumber { title: String },
+    #[error("mbr '{name}' cannot have bootstrap code and include-osip")]
+    CodeAndOsip { name: String },
     #[error("'{name}' can be used in on-resource only")]
     OnResourceOnly { name: String },
     #[error("there is no {kind} '{title}' before this place")]

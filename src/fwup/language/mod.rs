@@ -9,6 +9,7 @@ mod eval;
 mod lexer;
 pub mod meta_conf;
 pub mod parser;
+pub mod partitions;
 pub mod schema;
 pub mod section;
 pub mod variables;
