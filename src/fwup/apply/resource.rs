@@ -45,7 +45,7 @@ impl Resource {
         let parts = numbers.chunks(2).map(|pair| (pair[0], pair.get(1).copied().unwrap_or(0))).collect();
         let data_size = sum(numbers.iter().step_by(2));
         let total_size = sum(numbers.iter());
-        let hash = section.text("blake2b-256").and_then(|digits| hex::decode(digits));
+        let hash = section.text("blake2b-256").and_then(hex::decode);
         match (data_size, total_size) {
             (Some(data_size), Some(total_size)) => {
                 Ok(Self { name: section.title.clone(), parts, data_size, total_size, hash })

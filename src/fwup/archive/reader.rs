@@ -55,7 +55,7 @@ impl<R: Read> ArchiveReader<R> {
                 if start.len() < 4 {
                     return Err(ArchiveError::Truncated);
                 }
-                if ![ENTRY, END, DESCRIPTOR, SPANNED].iter().any(|begin| start.starts_with(*begin)) {
+                if ![ENTRY, END, DESCRIPTOR, SPANNED].iter().any(|begin| start.starts_with(begin)) {
                     return Err(ArchiveError::NoArchive);
                 }
             }
@@ -135,7 +135,7 @@ impl<R: Read> ArchiveReader<R> {
                 self.window.take(4);
                 return Ok(true);
             }
-            if [DIRECTORY, END, END64].iter().any(|begin| bytes.starts_with(*begin)) {
+            if [DIRECTORY, END, END64].iter().any(|begin| bytes.starts_with(begin)) {
                 return Ok(false);
             }
             let next = bytes.iter().skip(1).position(|&byte| byte == b'P');

@@ -271,7 +271,7 @@ fn dos_time(seconds: i64) -> (u16, u16) {
     if !(1980..=2107).contains(&date.year) {
         return EPOCH_OF_DOS;
     }
-    let time = date.hour << 11 | date.minute << 5 | date.second / 2;
+    let time = date.hour << 11 | date.minute << 5 | (date.second / 2);
     let day = (date.year - 1980) << 9 | i64::from(date.month) << 5 | i64::from(date.day);
     (time, day as u16)
 }
@@ -298,7 +298,9 @@ mod tests {
         writer.finish().unwrap()
     }
 
-    fn read_all(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ArchiveError> {
+    type Read = (Vec<u8>, Vec<u8>);
+
+    fn read_all(bytes: &[u8]) -> Result<Vec<Read>, ArchiveError> {
         let mut reader = ArchiveReader::new(bytes);
         let mut all = Vec::new();
         while let Some(entry) = reader.next_entry()? {
