@@ -8,6 +8,7 @@ mod firmware;
 mod fwup;
 mod host;
 mod logging;
+mod pipe;
 mod ssh;
 mod supervisor;
 mod sys;

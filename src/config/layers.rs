@@ -9,7 +9,6 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::address::ListenAddress;
 use super::keys::{fields_of, same_key};
 use super::load::{Place, Problem};
 use super::recover::{self, Recovered};
@@ -241,7 +240,7 @@ impl Layers {
         config.ssh = self.values(Section::Ssh);
         config.ssh.legacy = self.values(Section::Legacy);
         config.firmware = self.values(Section::Firmware);
-        config.ssh.listen_address.retain(|address| address.parse::<ListenAddress>().is_ok());
+        config.ssh.listen_address.retain(|address| validate::listen_address(address).is_ok());
         config.ssh.subsystem = self.subsystem.clone();
         config.ssh.authorized_keys = self.authorized_keys.iter().map(|(key, _)| key.clone()).collect();
         config.ssh.authorized_keys_file.clone_from(&self.authorized_keys_file);

@@ -3,14 +3,16 @@
 //! One file a section. Nothing here opens sockets or starts programs; loading is tolerant by design
 //! (a broken value keeps its default, the daemon starts in any case), checking is strict.
 
-pub mod address;
 pub mod algorithms;
 pub mod command;
+#[cfg(test)]
+mod example;
 mod firmware;
 mod keys;
 mod layers;
 mod load;
 mod recover;
+mod show;
 mod ssh;
 mod validate;
 mod values;

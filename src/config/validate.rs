@@ -4,10 +4,10 @@
 //! A value with which nobody could log in (no address, no algorithm, no session) is refused like any other.
 
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::address::ListenAddress;
 use super::algorithms::Kind;
 use super::values::Seconds;
 use super::{Bytes, Config, Firmware, Program, Ssh, SuccessAction};
@@ -86,11 +86,23 @@ pub fn subsystem(name: &str, words: &[String]) -> Verdict {
     if words.is_empty() { refuse("must be a program and its arguments") } else { program(words) }
 }
 
+/// An IP address, in brackets or not, a link-local one with its zone; or `*` or `localhost`.
+pub fn listen_address(text: &str) -> Result<(), String> {
+    let plain = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let good = match plain.split_once('%') {
+        Some((address, zone)) => address.parse::<Ipv6Addr>().is_ok() && (1..MAX_ZONE).contains(&zone.len()),
+        None => text == "*" || text == "localhost" || plain.parse::<IpAddr>().is_ok(),
+    };
+    if good { Ok(()) } else { Err(format!("`{text}` is no IP address (the port has a key of its own)")) }
+}
+
 /// A file of keys: absolute, or below the user's home as `%h`.
 pub fn key_file(path: &Path) -> Verdict {
     if path.starts_with("%h") { fine() } else { absolute(path) }
 }
 
+/// IFNAMSIZ of the kernel, with its zero byte.
+const MAX_ZONE: usize = 16;
 const MAX_NAME: usize = 64;
 const MAX_BANNER: usize = 2048;
 const MAX_VERSION: usize = 200;
@@ -153,7 +165,7 @@ fn printable(text: &str) -> Verdict {
 }
 
 fn addresses(items: &[String]) -> Verdict {
-    let remarks: Vec<String> = items.iter().filter_map(|item| item.parse::<ListenAddress>().err()).collect();
+    let remarks: Vec<String> = items.iter().filter_map(|item| listen_address(item).err()).collect();
     if !remarks.is_empty() && remarks.len() == items.len() { Err(remarks.join("; ")) } else { Ok(remarks) }
 }
 
@@ -201,6 +213,16 @@ mod tests {
         assert_eq!(listen(&[]), fine());
         assert_eq!(listen(&["::1", "nonsense"]).unwrap().len(), 1);
         assert!(listen(&["nonsense"]).is_err());
+    }
+
+    #[test]
+    fn addresses_may_have_brackets_and_zones() {
+        for right in ["*", "localhost", "127.0.0.1", "::1", "[::]", "fe80::1%eth0", "[fe80::1%2]"] {
+            assert!(listen_address(right).is_ok(), "{right}");
+        }
+        for wrong in ["", "host", "1.2.3.4:22", "[::1]:22", "fe80::1%", "300.1.1.1", "1.2.3.4%eth0"] {
+            assert!(listen_address(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

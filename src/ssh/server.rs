@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 use tracing::{error, info};
 
+use super::algorithms;
+use super::authorized_keys::{KeyList, Reported};
+use super::channel::Controls;
 use super::channel::budget::Budget;
 use super::channel::flow::Budgets;
 use super::connection::Connection;
 use super::connection::admission::{Admission, ConnectionId, Progress};
 use super::host_keys::HostKeys;
-use super::{algorithms, host_keys};
 use crate::config::{Config, Source};
 use crate::systemd;
 
@@ -34,7 +36,7 @@ pub struct Settings {
 
 impl Settings {
     pub fn new(source: &Source, config: Config, keys: HostKeys) -> Arc<Self> {
-        let fingerprints = keys.keys.iter().map(host_keys::describe).collect();
+        let fingerprints = keys.fingerprints();
         let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys));
         Arc::new(Self { source: source.clone(), config, russh, fingerprints })
     }
@@ -51,6 +53,8 @@ pub struct Server {
     spool: Arc<Budget>,
     greet: Notify,
     last_no_keys_reminder: Mutex<Option<Instant>>,
+    reported: Mutex<Reported>,
+    jobs: Mutex<Vec<Weak<Controls>>>,
     served: AtomicU64,
 }
 
@@ -67,6 +71,8 @@ impl Server {
             spool: Arc::new(Budget::new(PROCESS_SPOOL)),
             greet: Notify::new(),
             last_no_keys_reminder: Mutex::new(None),
+            reported: Mutex::default(),
+            jobs: Mutex::default(),
             served: AtomicU64::new(0),
         })
     }
@@ -162,6 +168,23 @@ impl Server {
         {
             info!(%error, "cannot tell the supervisor of the first login");
         }
+    }
+
+    /// Remembers a job for the end of the worker.
+    pub fn add_job(&self, controls: &Arc<Controls>) {
+        let mut jobs = lock(&self.jobs);
+        jobs.retain(|job| job.strong_count() > 0);
+        jobs.push(Arc::downgrade(controls));
+    }
+
+    /// The jobs that run.
+    pub fn jobs(&self) -> Vec<Arc<Controls>> {
+        lock(&self.jobs).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Names in the log what is wrong with authorized keys, each fault once.
+    pub fn report_key_faults(&self, list: &KeyList) {
+        lock(&self.reported).warn_new(list);
     }
 
     /// Says how to add a key, at most once a minute.

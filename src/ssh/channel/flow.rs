@@ -186,9 +186,14 @@ impl Flow {
 
     /// Waits until the client has closed the channel or is gone.
     pub async fn gone(&self) {
+        self.ended(End::Gone).await;
+    }
+
+    /// Waits until the input has ended at least like `end`.
+    pub async fn ended(&self, end: End) {
         loop {
             let filled = self.filled.notified();
-            if self.end() == End::Gone {
+            if self.end() >= end {
                 return;
             }
             filled.await;

@@ -3,9 +3,9 @@
 //! It is a file on disk and not memory, so that a client cannot push the worker into the OOM killer; it has no
 //! name, so that nothing is left over whatever happens.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,14 +28,19 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens an unnamed file in `folder` (open(2), O_TMPFILE). A tmpfs is refused: it would be memory again.
+    /// Opens an unnamed file in `folder`, made when missing (open(2), O_TMPFILE). A tmpfs is refused: it would be memory again.
     pub fn open(folder: &Path, budget: Arc<Budget>) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let system = nix::sys::statfs::statfs(folder)?.filesystem_type();
         if system == nix::sys::statfs::TMPFS_MAGIC {
             return Err(io::Error::other("spool_dir lies in memory (tmpfs)"));
         }
-        let file =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_TMPFILE)
+            .mode(0o600)
+            .open(folder)?;
         Ok(Self { file: Arc::new(file), read: 0, written: 0, budget })
     }
 

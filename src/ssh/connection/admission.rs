@@ -81,7 +81,8 @@ impl Admission {
 
     /// Gives `id` a place. Who has to be closed for that is returned.
     pub fn enter(&mut self, id: ConnectionId, address: IpAddr, now: Instant) -> Vec<ConnectionId> {
-        let place = Place { source: Source::of(address), since: now, progress: Progress::Silent, greeted: false };
+        let place =
+            Place { source: Source::of(address), since: now, progress: Progress::Silent, greeted: false };
         self.places.insert(id, place);
         self.make_room(id, now)
     }
@@ -110,7 +111,9 @@ impl Admission {
     /// the newest: the owner's client is among them, a flood of silent sockets is not.
     pub fn greet(&mut self, now: Instant) -> Vec<ConnectionId> {
         let mut waiting: Vec<_> = self.places.iter().filter(|(_, place)| !place.greeted).collect();
-        waiting.sort_by_key(|(_, place)| std::cmp::Reverse((place.progress >= Progress::Identified, place.since)));
+        waiting.sort_by_key(|(_, place)| {
+            std::cmp::Reverse((place.progress >= Progress::Identified, place.since))
+        });
         let waiting: Vec<_> = waiting.into_iter().map(|(&id, place)| (id, place.source)).collect();
         let mut greeted = Vec::new();
         for (id, source) in waiting {
@@ -150,7 +153,8 @@ impl Admission {
 
     fn forget_the_quietest(&mut self) {
         if self.buckets.len() >= MAX_SOURCES
-            && let Some(quietest) = self.buckets.iter().min_by_key(|(_, b)| b.updated).map(|(&source, _)| source)
+            && let Some(quietest) =
+                self.buckets.iter().min_by_key(|(_, b)| b.updated).map(|(&source, _)| source)
         {
             self.buckets.remove(&quietest);
         }

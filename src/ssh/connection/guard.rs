@@ -97,7 +97,11 @@ impl Guard {
 }
 
 impl AsyncRead for Guard {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.check(cx)?;
         if this.start == this.end {
@@ -112,7 +116,10 @@ impl AsyncRead for Guard {
         let taken = available.get(..available.len().min(out.remaining())).unwrap_or_default();
         out.put_slice(taken);
         this.start += taken.len();
-        if this.start == this.buffer.len() && this.buffer.len() < LARGE_BUFFER && this.connection.is_authenticated() {
+        if this.start == this.buffer.len()
+            && this.buffer.len() < LARGE_BUFFER
+            && this.connection.is_authenticated()
+        {
             this.buffer = vec![0; LARGE_BUFFER];
             (this.start, this.end) = (0, 0);
         }

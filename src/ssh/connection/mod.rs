@@ -7,7 +7,7 @@ mod observer;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use tracing::{debug, info};
 use super::channel::budget::Budget;
 use super::handler::Handler;
 use super::server::Server;
+use crate::config::Ssh;
 use crate::sys;
 use admission::{ConnectionId, Progress};
 use guard::Guard;
@@ -33,6 +34,9 @@ const TCP_KEEPALIVE: [(libc::c_int, libc::c_int); 3] =
 const TCP_USER_TIMEOUT: libc::c_int = 90_000;
 /// A client whose line has begun but not ended is looked at again after so long.
 const PEEK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often a connection without channels is looked at.
+const UNUSED_CHECK: Duration = Duration::from_secs(5);
 
 /// Which listener a connection came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,7 @@ pub struct Connection {
     server: Arc<Server>,
     authenticated: AtomicBool,
     greeted: Notify,
+    channels: AtomicUsize,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -88,6 +93,31 @@ impl Connection {
     /// Lets our identification go out.
     pub fn greet(&self) {
         self.greeted.notify_one();
+    }
+
+    pub fn channel_opened(&self) {
+        self.channels.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn channel_closed(&self) {
+        self.channels.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Ends the connection when it has had no channel for `unused_connection_timeout`.
+    pub fn end_when_unused(self: Arc<Self>, ssh: &Ssh) -> impl Future<Output = ()> + Send + 'static {
+        let limit = ssh.unused_connection_timeout.duration();
+        async move {
+            let mut unused = Duration::ZERO;
+            while !limit.is_zero() && self.end.reason.get().is_none() && Arc::strong_count(&self) > 1 {
+                let step = limit.min(UNUSED_CHECK);
+                sleep(step).await;
+                unused =
+                    if self.channels.load(Ordering::Relaxed) == 0 { unused + step } else { Duration::ZERO };
+                if unused >= limit {
+                    self.end.tell("no channel for unused_connection_timeout");
+                }
+            }
+        }
     }
 
     pub fn peer_is_gone(&self) -> bool {
@@ -169,6 +199,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
         server: Arc::clone(&server),
         authenticated: AtomicBool::new(false),
         greeted: Notify::new(),
+        channels: AtomicUsize::new(0),
         bytes_in: AtomicU64::new(0),
         bytes_out: AtomicU64::new(0),
     });

@@ -18,10 +18,18 @@ const NEWKEYS: u8 = 21;
 /// Identification -> Header -> Body -> Header -> … -> (NEWKEYS) -> Encrypted
 #[derive(Debug)]
 enum State {
-    Identification { read: usize },
+    Identification {
+        read: usize,
+    },
     /// Length (4 bytes), padding length (1) and message number (1), as far as they have come.
-    Header { read: [u8; 6], have: usize },
-    Body { left: usize, message: u8 },
+    Header {
+        read: [u8; 6],
+        have: usize,
+    },
+    Body {
+        left: usize,
+        message: u8,
+    },
     Encrypted,
 }
 
@@ -68,7 +76,9 @@ impl Observer {
                         let [a, b, c, d, _, message] = *read;
                         let length = u32::from_be_bytes([a, b, c, d]) as usize;
                         if !(2..=MAX_PLAIN_PACKET).contains(&length) {
-                            return Err(io::Error::other("packet length out of bounds before the key exchange"));
+                            return Err(io::Error::other(
+                                "packet length out of bounds before the key exchange",
+                            ));
                         }
                         if message == KEXINIT {
                             self.reach(Progress::KeyExchangeBegun);
@@ -116,7 +126,8 @@ mod tests {
 
     #[test]
     fn progress_is_seen_through_any_cut() {
-        let stream = [&b"SSH-2.0-x\r\n"[..], &packet(KEXINIT, 1200), &packet(30, 40), &packet(NEWKEYS, 10), &[9; 99]];
+        let stream =
+            [&b"SSH-2.0-x\r\n"[..], &packet(KEXINIT, 1200), &packet(30, 40), &packet(NEWKEYS, 10), &[9; 99]];
         let stream = stream.concat();
         for step in [1, 2, 7, 1000, stream.len()] {
             let mut observer = Observer::default();
