@@ -20,6 +20,7 @@ import time
 
 import applet
 import measure
+import namespace
 from measure import median
 from servers import Dropbear, Myelin, OpenSsh
 
@@ -81,12 +82,13 @@ def spread(values, form="{:.0f}"):
 
 def ssh_part(args, work, report):
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", os.path.join(work, "user")], check=True)
+    own_home = namespace.plain_home(work, os.path.join(work, "user.pub"))
     myelin, openssh = Myelin(work, args.myelin), OpenSsh(work)
     servers = [myelin, openssh]
-    if shutil.which("dropbear") and os.getuid() == 0:
+    if shutil.which("dropbear") and own_home:
         servers.append(Dropbear(work))
     else:
-        say("dropbear is left out: it needs the package and root")
+        say("dropbear is left out: it needs its package, and root for a home with our key")
     source = os.path.join(work, "upload.bin")
     with open(source, "wb") as f:
         for _ in range(args.size):
@@ -239,6 +241,7 @@ def facts(versions, rounds):
 
 def main():
     args = arguments()
+    namespace.enter()
     if not os.path.exists(args.myelin):
         sys.exit(f"{args.myelin} is missing: cargo build --release")
     report, versions = Report(), []
