@@ -109,3 +109,25 @@ pub fn peer_is_gone(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: one pollfd is passed, with a count of one, and no wait.
     unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
 }
+
+/// Leaves `fd` open for the program that `command` starts; the caller keeps it open until then.
+pub fn inherit(command: &mut std::process::Command, fd: RawFd) {
+    // SAFETY: between fork and exec the closure makes one system call and no allocation.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, move || clear_cloexec(fd)) };
+}
+
+/// Restarts the machine at once, without telling anybody (reboot(2)); `argument` is for its firmware.
+/// Only comes back with an error.
+pub fn reboot(argument: Option<&std::ffi::CStr>) -> io::Error {
+    let (command, argument) = match argument {
+        Some(argument) => (libc::LINUX_REBOOT_CMD_RESTART2, argument.as_ptr()),
+        None => (libc::LINUX_REBOOT_CMD_RESTART, std::ptr::null()),
+    };
+    // SAFETY: the magic numbers are the kernel's; it reads `argument` as a string that ends in zero, which
+    // a `CStr` is, and only for RESTART2.
+    unsafe {
+        let (one, two) = (libc::LINUX_REBOOT_MAGIC1, libc::LINUX_REBOOT_MAGIC2);
+        libc::syscall(libc::SYS_reboot, one, two, command, argument);
+    }
+    io::Error::last_os_error()
+}

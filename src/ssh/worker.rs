@@ -16,6 +16,8 @@ use super::connection::{self, Service};
 use super::host_keys::{self, HostKeys};
 use super::server::{Server, Settings};
 use crate::config::{self, Source};
+use crate::firmware::boot::Boot;
+use crate::firmware::store;
 use crate::systemd::PassedFd;
 use crate::{logging, sys, systemd};
 
@@ -65,6 +67,10 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     let mut hangup = signal(SignalKind::hangup())?;
     let keys = load_host_keys(&config);
     let pending = keys.pending.clone();
+    // Found once after boot, before an update can change what the store says.
+    let environment = store::read(&config.firmware).ok();
+    let boot = Boot::current(&config.runtime_dir, environment.as_ref());
+    info!(running = ?boot.running, boot_id = ?boot.id, "firmware");
     let settings = Settings::new(source, config, keys);
     info!(fingerprints = ?settings.fingerprints, "host keys");
     let server = Server::new(settings);

@@ -3,7 +3,7 @@
 //! Each is the leader of a session and process group of its own. When the client goes while it runs, the whole
 //! group is ended; when it has ended by itself, what it left behind (`nohup`) lives on.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
