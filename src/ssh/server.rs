@@ -1,7 +1,7 @@
 //! What all connections of the worker share: settings, places, budgets, and the list of who is there.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
@@ -55,7 +55,7 @@ pub struct Server {
     last_no_keys_reminder: Mutex<Option<Instant>>,
     reported: Mutex<Reported>,
     jobs: Mutex<Vec<Weak<Controls>>>,
-    served: AtomicU64,
+    served: AtomicBool,
 }
 
 impl Server {
@@ -73,7 +73,7 @@ impl Server {
             last_no_keys_reminder: Mutex::new(None),
             reported: Mutex::default(),
             jobs: Mutex::default(),
-            served: AtomicU64::new(0),
+            served: AtomicBool::new(false),
         })
     }
 
@@ -98,20 +98,17 @@ impl Server {
         }
     }
 
-    pub fn enter(&self, connection: &Arc<Connection>) {
+    /// Takes a newcomer in, until what is returned is dropped, be it by a panic.
+    pub fn enter(self: &Arc<Self>, connection: &Arc<Connection>) -> Entry {
         lock(&self.connections).insert(connection.id, Arc::clone(connection));
         let victims = lock(&self.admission).enter(connection.id, connection.peer.ip(), Instant::now());
         self.close(&victims);
+        Entry { server: Arc::clone(self), id: connection.id }
     }
 
     pub fn advance(&self, id: ConnectionId, progress: Progress) {
         let victims = lock(&self.admission).advance(id, progress, Instant::now());
         self.close(&victims);
-    }
-
-    pub fn leave(&self, connection: &Connection) {
-        self.leave_admission(connection.id, false);
-        lock(&self.connections).remove(&connection.id);
     }
 
     pub fn leave_admission(&self, id: ConnectionId, logged_in: bool) {
@@ -163,9 +160,11 @@ impl Server {
 
     /// Somebody has logged in: should this worker die, the next may start at once.
     pub fn note_login(&self) {
-        if self.served.fetch_add(1, Ordering::Relaxed) == 0
+        if !self.served.swap(true, Ordering::Relaxed)
             && let Err(error) = systemd::notify("X_MYELIN_SERVED=1")
         {
+            // The next login tells it.
+            self.served.store(false, Ordering::Relaxed);
             info!(%error, "cannot tell the supervisor of the first login");
         }
     }
@@ -205,6 +204,19 @@ impl Server {
         for connection in victims.iter().filter_map(|id| connections.get(id)) {
             connection.end.tell("gave way to a newer connection before it logged in");
         }
+    }
+}
+
+/// That a connection is on the server's lists.
+pub struct Entry {
+    server: Arc<Server>,
+    id: ConnectionId,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.server.leave_admission(self.id, false);
+        lock(&self.server.connections).remove(&self.id);
     }
 }
 
