@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::Notify;
 use tracing::{error, info};
 
@@ -22,6 +23,8 @@ use crate::systemd;
 /// What all queues together may hold in memory and on disk.
 const PROCESS_MEMORY: usize = 16 << 20;
 const PROCESS_SPOOL: usize = 128 << 20;
+/// Strangers get a quarter of the descriptors; a session needs several.
+const STRANGERS_SHARE: usize = 4;
 /// How often the log says that nobody can log in.
 const NO_KEYS_REMINDER: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -64,7 +67,7 @@ impl Server {
         Arc::new(Self {
             started: Instant::now(),
             settings: RwLock::new(settings),
-            admission: Mutex::new(Admission::new(max_startups)),
+            admission: Mutex::new(Admission::new(max_startups.min(descriptors() / STRANGERS_SHARE))),
             connections: Mutex::default(),
             ids: AtomicU64::new(1),
             process_memory: Arc::new(Budget::new(PROCESS_MEMORY)),
@@ -153,6 +156,12 @@ impl Server {
         lock(&self.connections).values().filter(|connection| connection.is_authenticated()).count()
     }
 
+    /// Descriptors or memory are short: those who have not logged in make room.
+    pub fn shed_strangers(&self) {
+        let victims = lock(&self.admission).shrink(descriptors() / STRANGERS_SHARE, Instant::now());
+        self.close(&victims);
+    }
+
     /// How many hold a place of those that have not logged in.
     pub fn strangers(&self) -> usize {
         lock(&self.admission).places()
@@ -199,12 +208,28 @@ impl Server {
         }
     }
 
+    /// Says so as long as nobody can log in, tried or not. Runs as long as the worker.
+    pub async fn watch_for_missing_keys(&self) {
+        loop {
+            if KeyList::collect(&self.settings().config).keys.is_empty() {
+                self.remind_of_missing_keys();
+            }
+            tokio::time::sleep(NO_KEYS_REMINDER).await;
+        }
+    }
+
     fn close(&self, victims: &[ConnectionId]) {
         let connections = lock(&self.connections);
         for connection in victims.iter().filter_map(|id| connections.get(id)) {
             connection.end.tell("gave way to a newer connection before it logged in");
         }
     }
+}
+
+/// How many descriptors this process may have.
+fn descriptors() -> usize {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
+    usize::try_from(soft).unwrap_or(usize::MAX)
 }
 
 /// That a connection is on the server's lists.
