@@ -99,13 +99,19 @@ impl Cache {
         Ok(self.writer.medium().discard(first, end - first).err())
     }
 
-    /// Writes out everything and waits until it is on the medium.
+    /// Writes out everything and waits until it is on the medium. The segment that was used last goes
+    /// when all others are there: it may hold the switch to what they hold.
     pub fn flush(&mut self) -> Result<(), DiskError> {
         let mut dirty: Vec<usize> =
             (0..self.segments.len()).filter(|&at| !self.segments[at].dirty.is_empty()).collect();
         dirty.sort_by_key(|&at| self.segments[at].used);
-        for at in dirty {
+        let last = dirty.len().checked_sub(1).filter(|&last| last > 0);
+        for (number, at) in dirty.into_iter().enumerate() {
             self.complete(at)?;
+            if Some(number) == last {
+                self.writer.wait_idle()?;
+                self.writer.medium().sync()?;
+            }
             self.hand_over(at)?;
         }
         self.writer.wait_idle()?;
