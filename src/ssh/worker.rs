@@ -37,7 +37,7 @@ const FAREWELL: Duration = Duration::from_millis(2_500);
 /// `myelin worker ssh`.
 pub fn main(source: &Source) -> ExitCode {
     sys::set_process_name(c"myelin: ssh");
-    let sockets = systemd::take_listen_fds();
+    let sockets = systemd::take_environment();
     let loaded = config::load(source);
     logging::start(&loaded.config);
     if sockets.is_empty() {
