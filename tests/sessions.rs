@@ -189,7 +189,7 @@ fn ciphers_are_those_of_the_list() {
         .arg("true")
         .output()
         .unwrap();
-    assert!(text(&group14.stderr).contains("no matching key exchange method"));
+    assert!(text(&group14.stderr).contains("no matching key exchange method"), "{group14:?}");
 }
 
 #[test]

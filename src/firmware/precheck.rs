@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::program::Overrides;
 use super::update::Refusal;
 
 /// How long it may take.
@@ -15,24 +16,14 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How much of its output is read.
 const MAX_OUTPUT: u64 = 4 << 10;
 
-/// What the program may change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    pub devpath: String,
-    pub task: String,
-    pub extra: Vec<String>,
-}
-
 /// Asks the program. Exit 0 accepts, with `task=`, `devpath=` and `extra=` lines taken over; anything else
-/// refuses, with its output as the reason.
-pub async fn ask(words: &[String], environment: &[(&str, String)], options: Options) -> Result<Options, Refusal> {
-    let Some((program, arguments)) = words.split_first() else { return Ok(options) };
+/// refuses, with its output as the reason. No program accepts everything.
+pub async fn ask(words: &[String], environment: &[(&str, String)]) -> Result<Overrides, Refusal> {
+    let Some((program, arguments)) = words.split_first() else { return Ok(Overrides::default()) };
     let no = |text: String| Refusal { text: format!("Error: {text}"), status: 1 };
     let mut child = Command::new(program)
         .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
-        .env("MYELIN_DEVPATH", &options.devpath)
-        .env("MYELIN_TASK", &options.task)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .process_group(0)
@@ -52,45 +43,52 @@ pub async fn ask(words: &[String], environment: &[(&str, String)], options: Opti
         .map_err(|error| no(format!("the pre-check {program} failed: {error}")))?;
     let output = String::from_utf8_lossy(&output);
     if status.success() {
-        return Ok(override_options(options, &output));
+        return Ok(overrides(&output));
     }
     let reason = output.trim();
-    Err(no(if reason.is_empty() { format!("the pre-check {program} refuses this update") } else { reason.into() }))
+    Err(no(if reason.is_empty() {
+        format!("the pre-check {program} refuses this update")
+    } else {
+        reason.into()
+    }))
 }
 
-fn override_options(mut options: Options, output: &str) -> Options {
+fn overrides(output: &str) -> Overrides {
+    let mut overrides = Overrides::default();
     for line in output.lines() {
         match line.split_once('=') {
-            Some(("task", value)) => options.task = value.into(),
-            Some(("devpath", value)) => options.devpath = value.into(),
-            Some(("extra", value)) => options.extra.extend(value.split_whitespace().map(String::from)),
+            Some(("task", value)) => overrides.task = Some(value.into()),
+            Some(("devpath", value)) => overrides.devpath = Some(value.into()),
+            Some(("extra", value)) => {
+                let words = value.split_whitespace().map(String::from);
+                overrides.extra.get_or_insert_default().extend(words);
+            }
             _ => {}
         }
     }
-    options
+    overrides
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn options() -> Options {
-        Options { devpath: "/dev/x".into(), task: "upgrade".into(), extra: Vec::new() }
-    }
-
-    async fn sh(script: &str) -> Result<Options, Refusal> {
+    async fn sh(script: &str) -> Result<Overrides, Refusal> {
         let words = ["/bin/sh", "-c", script].map(String::from);
-        ask(&words, &[("MYELIN_USER", "root".into())], options()).await
+        ask(&words, &[("MYELIN_USER", "root".into())]).await
     }
 
     #[tokio::test]
     async fn it_accepts_overrides_and_refuses() {
-        assert_eq!(ask(&[], &[], options()).await.unwrap(), options());
-        assert_eq!(sh("test $MYELIN_USER$MYELIN_TASK = rootupgrade").await.unwrap(), options());
+        assert_eq!(ask(&[], &[]).await.unwrap(), Overrides::default());
+        assert_eq!(sh("test $MYELIN_USER = root").await.unwrap(), Overrides::default());
         let changed = sh("echo task=upgrade.safe; echo extra=--verify-writes -q").await.unwrap();
-        assert_eq!((changed.task.as_str(), changed.extra.len()), ("upgrade.safe", 2));
-        assert_eq!(sh("echo the battery is low; exit 3").await.unwrap_err().text, "Error: the battery is low");
+        assert_eq!((changed.task.as_deref(), changed.extra.unwrap().len()), (Some("upgrade.safe"), 2));
+        assert_eq!(
+            sh("echo the battery is low; exit 3").await.unwrap_err().text,
+            "Error: the battery is low"
+        );
         assert!(sh("exit 1").await.unwrap_err().text.contains("refuses"));
-        assert!(ask(&["/nonexistent".into()], &[], options()).await.is_err());
+        assert!(ask(&["/nonexistent".into()], &[]).await.is_err());
     }
 }

@@ -4,7 +4,6 @@
 //! that is spoken to on its standard streams. Nothing here writes to the disk: fwup does, and it switches the
 //! slot as its very last step.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{ExitStatus, Stdio};
@@ -19,16 +18,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::handshake::Handshake;
-use super::lock::{self, UpdateLock};
-use super::precheck::{self, Options};
-use super::program;
+use super::lock::UpdateLock;
+use super::program::FwupCommand;
 use super::progress::Progress;
+use super::{precheck, status, store};
 use crate::config::Config;
+use crate::uboot_env::Environment;
 use crate::{pipe, sys};
-
-/// EX_TEMPFAIL of sysexits(3): another update runs, or one waits for the reboot.
-pub const BUSY: u32 = 75;
-const NOT_FOUND: u32 = 127;
 
 /// Room for input between us and a fwup that is busy with its disk.
 const PIPE_SIZE: libc::c_int = 1 << 20;
@@ -75,6 +71,12 @@ pub struct Refusal {
     pub status: u32,
 }
 
+impl Refusal {
+    fn new(text: impl std::fmt::Display, status: u32) -> Self {
+        Self { text: format!("Error: {text}"), status }
+    }
+}
+
 /// How an update ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -92,57 +94,42 @@ pub struct Update {
     stdin: ChildStdin,
     stdout: ChildStdout,
     stderr: ChildStderr,
-    idle_limit: Duration,
+    config: Config,
 }
 
 impl Update {
     /// Takes the lock, asks the pre-check and starts fwup.
     pub async fn begin(config: &Config, holder: &Holder) -> Result<Self, Refusal> {
-        let lock = lock::acquire(config, &holder.name).map_err(|error| Refusal {
-            text: format!("Error: {error}"),
-            status: if error.is_busy() { BUSY } else { 1 },
-        })?;
-        let refuse = |text: String| Refusal { text: format!("Error: {text}"), status: 1 };
-        let devpath = program::devpath(config).unwrap_or_default();
-        let options = Options {
-            devpath: devpath.to_string_lossy().into_owned(),
-            task: config.firmware.task.clone(),
-            extra: config.firmware.fwup_extra_options.clone(),
-        };
-        let environment = [
+        let lock = take_lock(config, &holder.name).await?;
+        let environment = store::read(&config.firmware).ok();
+        let asked = [
             ("MYELIN_USER", holder.user.clone()),
             ("MYELIN_PEER", holder.peer.clone()),
             ("MYELIN_KEY", holder.fingerprint.clone()),
+            ("MYELIN_TASK", config.firmware.task.clone()),
+            ("MYELIN_DEVPATH", devpath_text(config, environment.as_ref())),
         ];
-        let options = precheck::ask(&config.firmware.precheck, &environment, options).await?;
-        if options.devpath.is_empty() || !std::path::Path::new(&options.devpath).exists() {
-            // The text that scripts of NervesSSH users look for.
-            return Err(refuse(format!("Invalid device path: {:?}", options.devpath)));
-        }
-        let words = program::apply_command(config, &options).map_err(|error| refuse(error.to_string()))?;
-        let mut child = start(&words, &lock).map_err(|error| {
-            let program = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-            match error.kind() {
-                io::ErrorKind::NotFound => {
-                    Refusal { text: format!("Error: fwup not found: {program}"), status: NOT_FOUND }
-                }
-                _ => refuse(format!("cannot start {program}: {error}")),
-            }
+        let overrides = precheck::ask(&config.firmware.precheck, &asked).await?;
+        let fwup = FwupCommand::for_update(&config.firmware, environment.as_ref(), overrides)
+            .map_err(|error| Refusal::new(&error, error.exit_status().into()))?;
+        let mut child = start(&fwup, &lock).map_err(|error| {
+            Refusal::new(format!("cannot start {}: {error}", fwup.program.display()), 126)
         })?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(pid), (Some(stdin), Some(stdout), Some(stderr))) = (pid, streams) else {
-            return Err(refuse("fwup ended at once".into()));
+            return Err(Refusal::new("fwup ended at once", 1));
         };
         sys::set_pipe_size(stdin.as_fd(), PIPE_SIZE);
-        let idle_limit = config.firmware.update_idle_timeout.duration();
-        Ok(Self { lock, child, group: Pid::from_raw(pid), stdin, stdout, stderr, idle_limit })
+        let config = config.clone();
+        Ok(Self { config, lock, child, group: Pid::from_raw(pid), stdin, stdout, stderr })
     }
 
     /// Streams the sender's bytes into fwup and its words back, until fwup is done. The lock is free when this
     /// returns; after a success every further update is refused until the reboot.
     pub async fn run(self, sender: &impl Sender) -> Outcome {
-        let Self { mut lock, mut child, group, stdin, mut stdout, stderr, idle_limit } = self;
+        let Self { lock, mut child, group, stdin, mut stdout, stderr, config } = self;
+        let idle_limit = config.firmware.update_idle_timeout.duration();
         let mut relay = Relay::default();
         let counter = std::sync::atomic::AtomicU64::new(0);
         let errors = relay_stderr(stderr, sender);
@@ -197,8 +184,10 @@ impl Update {
             (_, _, None) => 1,
         };
         let bytes = counter.into_inner();
-        if status == 0 {
-            lock.wait_for_reboot();
+        if status == 0
+            && let Some(installed) = status::installed_now(&config)
+        {
+            lock.set_installed(&installed);
         }
         drop(lock);
         let _ = timeout(DRAIN_LIMIT, sender.drain()).await;
@@ -227,11 +216,23 @@ fn failure_status(exit: ExitStatus) -> u32 {
     exit.code().map(i32::cast_unsigned).filter(|code| *code != 0).unwrap_or(1)
 }
 
-fn start(words: &[OsString], lock: &UpdateLock) -> io::Result<Child> {
-    let (program, arguments) = words.split_first().ok_or(io::ErrorKind::NotFound)?;
-    let mut command = Command::new(program);
+/// Another program may hold the lock for an instant, for which is waited on another thread.
+async fn take_lock(config: &Config, holder: &str) -> Result<UpdateLock, Refusal> {
+    let (runtime_dir, holder) = (config.runtime_dir.clone(), holder.to_owned());
+    let taken = tokio::task::spawn_blocking(move || UpdateLock::for_update(&runtime_dir, &holder)).await;
+    match taken {
+        Ok(lock) => lock.map_err(|error| Refusal::new(&error, error.exit_status().into())),
+        Err(error) => Err(Refusal::new(error, 1)),
+    }
+}
+
+fn devpath_text(config: &Config, environment: Option<&Environment>) -> String {
+    store::devpath(&config.firmware, environment).unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn start(fwup: &FwupCommand, lock: &UpdateLock) -> io::Result<Child> {
+    let mut command = Command::from(fwup.to_command());
     command
-        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

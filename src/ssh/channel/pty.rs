@@ -141,7 +141,8 @@ impl Master {
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         use nix::fcntl::{FcntlArg, OFlag, fcntl};
         fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
-        Ok(Self(AsyncFd::new(fd.into())?))
+        // SAFETY: a `File` owns its descriptor and gives the same one for as long as it lives.
+        Ok(Self(unsafe { AsyncFd::register(fd.into()) }?))
     }
 
     /// What programs wrote; empty when the last of them has closed the terminal.

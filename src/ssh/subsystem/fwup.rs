@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::firmware::success;
@@ -71,15 +71,20 @@ pub async fn run(session: Session) {
     log(&session, &outcome, began.elapsed());
     sender.output.finish(Exit::Status(outcome.status)).await;
     if outcome.status == 0 {
-        let earliest = Instant::now() + ACTION_AFTER;
-        let _ = timeout(CLOSE_LIMIT, session.flow.gone()).await;
-        sleep_until(earliest).await;
-        success::act(config).await;
+        act_after_close(&session).await;
     }
 }
 
-/// Tells the sender why nothing begins. It is not read, but it must not be cut off either.
-pub async fn refuse(sender: &ChannelSender, refusal: Refusal) -> Outcome {
+/// Runs the success action once the client has heard how the update ended.
+pub async fn act_after_close(session: &Session) {
+    let earliest = Instant::now() + ACTION_AFTER;
+    let _ = timeout(CLOSE_LIMIT, session.flow.gone()).await;
+    sleep_until(earliest).await;
+    success::act(&session.settings.config).await;
+}
+
+/// Tells the sender why nothing begins, without reading what it sends.
+async fn refuse(sender: &ChannelSender, refusal: Refusal) -> Outcome {
     sender.flow.discard();
     sender.stdout(format!("{}\n", refusal.text).into()).await;
     Outcome { status: refusal.status, bytes: 0, last_line: refusal.text }
