@@ -9,6 +9,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The first descriptor that is passed (sd_listen_fds(3)).
@@ -45,10 +46,18 @@ pub fn take_listen_fds() -> Vec<PassedFd> {
 
 /// Tells the service manager, when there is one. Lines as in sd_notify(3), such as `READY=1`.
 pub fn notify(state: &str) -> io::Result<()> {
+    // Kept open: a process that has run out of descriptors must still be able to say that it lives.
+    static SOCKET: OnceLock<UnixDatagram> = OnceLock::new();
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
-    let socket = UnixDatagram::unbound()?;
-    // A manager that does not read must not stop what logs people in.
-    socket.set_nonblocking(true)?;
+    let socket = match SOCKET.get() {
+        Some(socket) => socket,
+        None => {
+            let socket = UnixDatagram::unbound()?;
+            // A manager that does not read must not stop what logs people in.
+            socket.set_nonblocking(true)?;
+            SOCKET.get_or_init(|| socket)
+        }
+    };
     socket.send_to_addr(state.as_bytes(), &address(&path)?)?;
     Ok(())
 }
