@@ -75,10 +75,18 @@ fn take_watchdog() -> Option<Duration> {
 
 /// Tells the service manager, when there is one. Lines as in sd_notify(3), such as `READY=1`.
 pub fn notify(state: &str) -> io::Result<()> {
+    // Kept open: a process that has run out of descriptors must still be able to say that it lives.
+    static SOCKET: OnceLock<UnixDatagram> = OnceLock::new();
     let Some(path) = SERVICE.get().and_then(|service| service.notify_socket.as_ref()) else { return Ok(()) };
-    let socket = UnixDatagram::unbound()?;
-    // A manager that does not read must not stop what logs people in.
-    socket.set_nonblocking(true)?;
+    let socket = match SOCKET.get() {
+        Some(socket) => socket,
+        None => {
+            let socket = UnixDatagram::unbound()?;
+            // A manager that does not read must not stop what logs people in.
+            socket.set_nonblocking(true)?;
+            SOCKET.get_or_init(|| socket)
+        }
+    };
     socket.send_to_addr(state.as_bytes(), &address(path)?)?;
     Ok(())
 }

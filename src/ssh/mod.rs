@@ -12,6 +12,8 @@ mod display;
 mod handler;
 pub mod host_keys;
 pub mod keys;
+#[cfg(debug_assertions)]
+mod provoke;
 mod server;
 pub mod status;
 mod subsystem;

@@ -130,6 +130,8 @@ async fn accept(server: Arc<Server>, listener: TcpListener, service: Service) {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 tokio::spawn(connection::serve(Arc::clone(&server), stream, peer, service));
+                // Those who give way for it close before the next comes, or a burst takes every descriptor.
+                tokio::task::yield_now().await;
             }
             // The supervisor has not got the address yet (accept(2)).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => sleep(UNBOUND_PAUSE).await,
