@@ -76,6 +76,7 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
         listeners,
         recipe,
         backoff: Backoff::default(),
+        told_ready: false,
         state: State::Waiting { until: Instant::now() },
     };
     supervisor.run()
@@ -119,6 +120,7 @@ struct Supervisor {
     listeners: Vec<Listener>,
     recipe: Recipe,
     backoff: Backoff,
+    told_ready: bool,
     state: State,
 }
 
@@ -201,8 +203,9 @@ impl Supervisor {
             let Some(message) = self.notify.receive(worker.pid) else { return };
             worker.last_sign_of_life = Instant::now();
             worker.served |= message.served;
-            if message.ready && !worker.ready {
-                worker.ready = true;
+            worker.ready |= message.ready;
+            if message.ready && !self.told_ready {
+                self.told_ready = true;
                 // Under systemd with Type=notify the unit is up when somebody can log in.
                 if let Err(error) = systemd::notify("READY=1") {
                     warn!(%error, "cannot tell the service manager that we are ready");
