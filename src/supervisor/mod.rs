@@ -78,6 +78,7 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
         listeners,
         recipe,
         backoff: Backoff::default(),
+        told_ready: false,
         state: State::Waiting { until: Instant::now() },
         next_sign_of_life: systemd::watchdog_interval().map(|_| Instant::now()),
     };
@@ -122,6 +123,7 @@ struct Supervisor {
     listeners: Vec<Listener>,
     recipe: Recipe,
     backoff: Backoff,
+    told_ready: bool,
     state: State,
     /// When our own service manager hears of us next, if it wants to.
     next_sign_of_life: Option<Instant>,
@@ -213,8 +215,9 @@ impl Supervisor {
             let Some(message) = self.notify.receive(worker.pid) else { return };
             worker.last_sign_of_life = Instant::now();
             worker.served |= message.served;
-            if message.ready && !worker.ready {
-                worker.ready = true;
+            worker.ready |= message.ready;
+            if message.ready && !self.told_ready {
+                self.told_ready = true;
                 // Under systemd with Type=notify the unit is up when somebody can log in.
                 if let Err(error) = systemd::notify("READY=1") {
                     warn!(%error, "cannot tell the service manager that we are ready");
