@@ -1,93 +1,88 @@
-"""The applet beside the shortest pipeline that writes the same bytes, and beside the real fwup."""
+"""The applet `myelin fwup` beside `unzip | dd`, and beside the real fwup when there is one on PATH."""
 
 import os
 import shutil
 import subprocess
-import time
+from pathlib import Path
 
-CONF = """
-require-fwup-version = "0.15.0"
-meta-product = "bench"
-meta-version = "1.0.0"
-file-resource rootfs.img { host-path = "%s" }
-task upgrade { on-resource rootfs.img { raw_write(0) } }
+CONFIGURATION = """
+file-resource rootfs.img { host-path = "${ROOTFS}" }
+task complete {
+    on-resource rootfs.img { raw_write(0) }
+}
 """
+# Of a root file system most is compressed already (squashfs), some is not.
+PLAIN_SHARE = 4
 
 
-def real_files():
-    for folder in ("/usr/bin", "/usr/lib", "/usr/share"):
-        for parent, _, names in os.walk(folder):
-            for name in sorted(names):
-                path = os.path.join(parent, name)
-                if os.path.isfile(path) and not os.path.islink(path):
-                    yield path
+def _rootfs(path, size):
+    """Half-compressible content of `size` bytes."""
+    text = b"".join(b"line %d of a file that nobody has compressed\n" % number for number in range(25_000))
+    with open(path, "wb") as file:
+        written = 0
+        while written < size:
+            block = text[: 1 << 20] if (written >> 20) % PLAIN_SHARE == 0 else os.urandom(1 << 20)
+            block = block[: size - written]
+            file.write(block)
+            written += len(block)
 
 
-def make_rootfs(path, size):
-    """Real files in a row, so that it deflates as a root file system does."""
-    with open(path, "wb") as out:
-        for source in real_files():
-            with open(source, "rb") as f:
-                out.write(f.read(8 << 20))
-            if out.tell() >= size:
-                break
-        out.write(os.urandom(max(0, size - out.tell())))
-        out.truncate(size)
+class Applet:
+    def __init__(self, folder, myelin, peak):
+        self.folder, self.myelin, self.peak = Path(folder), Path(myelin).resolve(), peak
+        self.folder.mkdir(parents=True)
 
+    def archive(self, size):
+        """Makes a .fw file with a root file system of `size` bytes, with whichever fwup can; None if none can."""
+        rootfs, configuration = self.folder / "rootfs.img", self.folder / "fwup.conf"
+        archive = self.folder / f"{size >> 20}.fw"
+        _rootfs(rootfs, size)
+        configuration.write_text(CONFIGURATION)
+        environment = {**os.environ, "ROOTFS": str(rootfs)}
+        words = ["-c", "-f", str(configuration), "-o", str(archive)]
+        for program in ([str(self.myelin), "fwup"], ["fwup"]):
+            if program == ["fwup"] and not shutil.which("fwup"):
+                continue
+            done = subprocess.run([*program, *words], env=environment, capture_output=True)
+            if done.returncode == 0 and archive.exists():
+                return archive
+        return None
 
-def make_archive(myelin, work, size):
-    rootfs = os.path.join(work, "rootfs.img")
-    make_rootfs(rootfs, size)
-    conf = os.path.join(work, "fwup.conf")
-    with open(conf, "w") as f:
-        f.write(CONF % rootfs)
-    archive = os.path.join(work, f"bench-{size >> 20}.fw")
-    subprocess.run([myelin, "fwup", "-c", "-f", conf, "-o", archive], check=True)
-    return archive, rootfs
+    def ways(self, archive, image):
+        """What is compared: a name and a command."""
+        line = f"unzip -p '{archive}' data/rootfs.img | dd of='{image}' bs=128K conv=notrunc,fdatasync status=none"
+        ways = {
+            "myelin": [str(self.myelin), "fwup", "-a", "-q", "-d", str(image), "-i", str(archive), "-t", "complete"],
+            "unzip | dd": ["/bin/sh", "-c", line],
+        }
+        if shutil.which("fwup"):
+            apply = f"fwup -a -q -d '{image}' -i '{archive}' -t complete && sync -d '{image}'"
+            ways["fwup"] = ["/bin/sh", "-c", apply]
+        return ways
 
-
-def timed(words, shell=False):
-    """Seconds and the largest RSS in KiB of a command that must end well."""
-    begin = time.perf_counter()
-    child = subprocess.Popen(words, shell=shell, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    errors = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - begin
-    child.returncode = status
-    if status:
-        raise RuntimeError(f"{words} failed: {errors.decode(errors='replace')[-500:]}")
-    return seconds, usage.ru_maxrss
-
-
-def apply(myelin, work, archive, rootfs, rounds):
-    """({way: [seconds]}, the applet's largest RSS in KiB); the written image is compared each time."""
-    image = os.path.join(work, "disk.img")
-    real = shutil.which("fwup")
-    ways = {
-        "myelin fwup": [myelin, "fwup", "-a", "-q", "-i", archive, "-d", image, "-t", "upgrade"],
-        "unzip and dd": f"unzip -p '{archive}' data/rootfs.img | dd of='{image}' bs=128K "
-                        "conv=notrunc,fdatasync 2>/dev/null",
-    }
-    if real and os.path.realpath(real) != os.path.realpath(myelin):
-        ways["fwup"] = f"'{real}' -a -q -i '{archive}' -d '{image}' -t upgrade && sync -d '{image}'"
-    times = {way: [] for way in ways}
-    largest = 0
-    names = list(ways)
-    for number in range(rounds):
-        for way in names[number % len(names):] + names[:number % len(names)]:
-            with open(image, "wb") as f:
-                f.truncate(os.path.getsize(rootfs) + (1 << 20))
-            subprocess.run(["sync", "-d", image], check=True)
-            words = ways[way]
-            seconds, rss = timed(words, shell=isinstance(words, str))
-            times[way].append(seconds)
-            if way == "myelin fwup":
-                largest = max(largest, rss)
-            check(image, rootfs, way)
-    return times, largest
-
-
-def check(image, rootfs, way):
-    size = str(os.path.getsize(rootfs))
-    if subprocess.run(["cmp", "-n", size, image, rootfs]).returncode:
-        raise RuntimeError(f"{way} wrote other bytes")
+    def measure(self, size, rounds, say):
+        """{way: [(seconds, peak KiB)]}, or a text that says why not."""
+        archive = self.archive(size)
+        if archive is None:
+            return "this build's applet cannot make archives yet"
+        image, report = self.folder / "target.img", self.folder / "peak"
+        found = {}
+        for number in range(rounds):
+            ways = list(self.ways(archive, image).items())
+            first = number % len(ways)
+            for name, command in ways[first:] + ways[:first]:
+                with open(image, "wb") as file:
+                    file.truncate(size)
+                os.sync()
+                done = subprocess.run([str(self.peak), str(report), *command], capture_output=True)
+                if done.returncode != 0:
+                    return f"{name} failed with {done.returncode}: {done.stderr.decode(errors='replace').strip()}"
+                seconds, peak = report.read_text().split()
+                found.setdefault(name, []).append((float(seconds), int(peak)))
+            with open(self.folder / "rootfs.img", "rb") as one, open(image, "rb") as other:
+                if one.read() != other.read():
+                    return "what was written is not what the archive holds"
+        say(f"applet: {size >> 20} MiB, {rounds} rounds")
+        for path in (archive, image, self.folder / "rootfs.img"):
+            path.unlink()
+        return found

@@ -46,7 +46,11 @@ pub async fn ask(words: &[String], environment: &[(&str, String)]) -> Result<Ove
         return Ok(overrides(&output));
     }
     let reason = output.trim();
-    Err(no(if reason.is_empty() { format!("the pre-check {program} refuses this update") } else { reason.into() }))
+    Err(no(if reason.is_empty() {
+        format!("the pre-check {program} refuses this update")
+    } else {
+        reason.into()
+    }))
 }
 
 fn overrides(output: &str) -> Overrides {
@@ -80,7 +84,10 @@ mod tests {
         assert_eq!(sh("test $MYELIN_USER = root").await.unwrap(), Overrides::default());
         let changed = sh("echo task=upgrade.safe; echo extra=--verify-writes -q").await.unwrap();
         assert_eq!((changed.task.as_deref(), changed.extra.unwrap().len()), (Some("upgrade.safe"), 2));
-        assert_eq!(sh("echo the battery is low; exit 3").await.unwrap_err().text, "Error: the battery is low");
+        assert_eq!(
+            sh("echo the battery is low; exit 3").await.unwrap_err().text,
+            "Error: the battery is low"
+        );
         assert!(sh("exit 1").await.unwrap_err().text.contains("refuses"));
         assert!(ask(&["/nonexistent".into()], &[]).await.is_err());
     }

@@ -112,8 +112,9 @@ impl Update {
         let overrides = precheck::ask(&config.firmware.precheck, &asked).await?;
         let fwup = FwupCommand::for_update(&config.firmware, environment.as_ref(), overrides)
             .map_err(|error| Refusal::new(&error, error.exit_status().into()))?;
-        let mut child = start(&fwup, &lock)
-            .map_err(|error| Refusal::new(format!("cannot start {}: {error}", fwup.program.display()), 126))?;
+        let mut child = start(&fwup, &lock).map_err(|error| {
+            Refusal::new(format!("cannot start {}: {error}", fwup.program.display()), 126)
+        })?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(pid), (Some(stdin), Some(stdout), Some(stderr))) = (pid, streams) else {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::connection::{self, Service};
@@ -25,6 +25,10 @@ use crate::{logging, sys, systemd};
 const OOM_SCORE: &[u8] = b"-800";
 /// After a failed accept: descriptors or memory are short, and a loop would make it worse.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the log says so.
+const ACCEPT_WARNING: Duration = Duration::from_secs(60);
+/// Errors of accept(2) that go away when somebody else goes.
+const SHORTAGES: [libc::c_int; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
 /// A socket whose address is not bound yet is looked at again after so long.
 const UNBOUND_PAUSE: Duration = Duration::from_millis(500);
 /// How long sessions have to end when the worker does.
@@ -78,12 +82,22 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     for socket in sockets {
         let service = if socket.name == "legacy" { Service::Legacy } else { Service::Ssh };
         let listener = StdListener::from(socket.fd);
-        listener.set_nonblocking(true)?;
-        loops.spawn(accept(Arc::clone(&server), TcpListener::from_std(listener)?, service));
+        match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
+            Ok(listener) => drop(loops.spawn(accept(Arc::clone(&server), listener, service))),
+            // The others serve.
+            Err(error) => error!(%error, name = socket.name, "cannot use a socket that was passed to us"),
+        }
+    }
+    if loops.is_empty() {
+        return Err(io::Error::other("none of the sockets that were passed to us can be used"));
     }
     loops.spawn({
         let server = Arc::clone(&server);
         async move { server.greet_in_time().await }
+    });
+    loops.spawn({
+        let server = Arc::clone(&server);
+        async move { server.watch_for_missing_keys().await }
     });
     loops.spawn(give_signs_of_life());
     if !pending.is_empty() {
@@ -106,6 +120,7 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
 
 /// Accepts for ever. An error is the system's shortage, or an address that is not bound yet; it passes.
 async fn accept(server: Arc<Server>, listener: TcpListener, service: Service) {
+    let mut warned: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -114,7 +129,14 @@ async fn accept(server: Arc<Server>, listener: TcpListener, service: Service) {
             // The supervisor has not got the address yet (accept(2)).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => sleep(UNBOUND_PAUSE).await,
             Err(error) => {
-                warn!(%error, "cannot accept a connection; trying again");
+                if warned.is_none_or(|at| at.elapsed() >= ACCEPT_WARNING) {
+                    warned = Some(Instant::now());
+                    warn!(%error, "cannot accept a connection; trying again");
+                }
+                // Whoever waits in the backlog may be the owner.
+                if error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&code)) {
+                    server.shed_strangers();
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -211,7 +211,9 @@ mod tests {
     fn only_the_grammar_of_the_protocol_is_taken() {
         assert_eq!(parse(b"fwup:10,reboot"), Some(vec![Command::Fwup(10), Command::Reboot]));
         assert_eq!(parse(b"reboot"), Some(vec![Command::Reboot]));
-        for wrong in ["", "rebot", "fwup:", "fwup:x", "fwup:-1", "fwup(10),reboot", "reboot:1", "fwup:1,", "\u{e9}"] {
+        for wrong in
+            ["", "rebot", "fwup:", "fwup:x", "fwup:-1", "fwup(10),reboot", "reboot:1", "fwup:1,", "\u{e9}"]
+        {
             assert_eq!(parse(wrong.as_bytes()), None, "{wrong}");
         }
         assert_eq!(parse(b"fwup:99999999999999999999"), None);

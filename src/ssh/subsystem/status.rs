@@ -6,7 +6,8 @@ use crate::ssh::channel::{Exit, Session};
 pub async fn run(session: Session) {
     let config = session.settings.config.clone();
     // It reads disks, and may ask a program for the serial number.
-    let collected = tokio::task::spawn_blocking(move || serde_json::to_string(&Status::collect(&config))).await;
+    let collected =
+        tokio::task::spawn_blocking(move || serde_json::to_string(&Status::collect(&config))).await;
     let output = session.output();
     session.flow.discard();
     let exit = match collected {

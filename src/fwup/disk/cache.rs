@@ -1,0 +1,257 @@
+//! The segment cache: all reads and writes of the destination go through it.
+//!
+//! What is only in the cache can still be thrown away: on an error the medium keeps what it had. Segments
+//! leave in the order in which they were last used, so the switch to a new firmware goes last.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::blocks::BlockSet;
+use super::buffer::Buffer;
+use super::medium::Medium;
+use super::ranges::Ranges;
+use super::writer::Writer;
+use super::{BLOCK, DiskError, SEGMENT, SEGMENT_BLOCKS};
+use crate::fwup::fat::Blocks;
+
+pub struct Cache {
+    writer: Writer,
+    segments: Vec<Segment>,
+    capacity: usize,
+    clock: u64,
+    /// Segments whose content on the medium means nothing: they count as zeros until they are written.
+    trimmed: Ranges,
+    scratch: Option<Buffer>,
+}
+
+struct Segment {
+    index: u64,
+    /// Shared with the writer thread while it is being written.
+    buffer: Arc<Buffer>,
+    valid: BlockSet,
+    dirty: BlockSet,
+    /// All its writes were of bulk data.
+    streamed: bool,
+    used: u64,
+}
+
+impl Cache {
+    /// A cache of so many MiB; memory is taken as it is needed.
+    pub fn new(medium: Medium, mebibytes: usize) -> Self {
+        let capacity = mebibytes.clamp(1, LARGEST) * (1024 * 1024 / SEGMENT);
+        Self {
+            writer: Writer::new(medium),
+            segments: Vec::new(),
+            capacity,
+            clock: 0,
+            trimmed: Ranges::default(),
+            scratch: None,
+        }
+    }
+
+    /// The size of the medium in blocks, if it has one.
+    pub fn medium_size(&self) -> Option<u64> {
+        self.writer.medium().size()
+    }
+
+    pub fn read_blocks(&mut self, block: u64, out: &mut [u8]) -> Result<(), DiskError> {
+        for (index, blocks, bytes) in pieces(block, out.len()) {
+            let at = self.segment(index)?;
+            if !self.segments[at].valid.contains_all(blocks.clone()) {
+                self.complete(at)?;
+            }
+            out[bytes].copy_from_slice(&self.segments[at].buffer[byte_range(&blocks)]);
+        }
+        Ok(())
+    }
+
+    /// Writes whole blocks; `streamed` bulk data goes on to the medium as soon as a segment is full.
+    pub fn write_blocks(&mut self, block: u64, data: &[u8], streamed: bool) -> Result<(), DiskError> {
+        self.check_range(block, (data.len() / BLOCK) as u64)?;
+        for (index, blocks, bytes) in pieces(block, data.len()) {
+            let at = self.segment(index)?;
+            self.buffer_mut(at)?[byte_range(&blocks)].copy_from_slice(&data[bytes]);
+            let length = self.writer.medium().segment_length(index)?;
+            let segment = &mut self.segments[at];
+            segment.streamed = streamed && (segment.streamed || segment.dirty.is_empty());
+            segment.valid.insert(blocks.clone());
+            segment.dirty.insert(blocks);
+            if segment.streamed && segment.dirty.contains_all(0..length / BLOCK) {
+                self.hand_over(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Declares the content of whole segments inside a range irrelevant. The error of telling the device
+    /// is handed back beside the result: it stops nothing.
+    pub fn trim(&mut self, block: u64, count: u64) -> Result<Option<io::Error>, DiskError> {
+        let end = block.saturating_add(count);
+        let end = self.writer.medium().hard_limit.map_or(end, |limit| end.min(limit / BLOCK as u64));
+        let (first, end) = (block.div_ceil(SEGMENT_BLOCKS), end / SEGMENT_BLOCKS);
+        if first >= end {
+            return Ok(None);
+        }
+        self.writer.wait_idle()?;
+        self.segments.retain(|segment| !(first..end).contains(&segment.index));
+        self.trimmed.insert(first..end);
+        Ok(self.writer.medium().discard(first, end - first).err())
+    }
+
+    /// Writes out everything and waits until it is on the medium. The segment that was used last goes
+    /// when all others are there: it may hold the switch to what they hold.
+    pub fn flush(&mut self) -> Result<(), DiskError> {
+        let mut dirty: Vec<usize> =
+            (0..self.segments.len()).filter(|&at| !self.segments[at].dirty.is_empty()).collect();
+        dirty.sort_by_key(|&at| self.segments[at].used);
+        let last = dirty.len().checked_sub(1).filter(|&last| last > 0);
+        for (number, at) in dirty.into_iter().enumerate() {
+            self.complete(at)?;
+            if Some(number) == last {
+                self.writer.wait_idle()?;
+                self.writer.medium().sync()?;
+            }
+            self.hand_over(at)?;
+        }
+        self.writer.wait_idle()?;
+        self.writer.medium().sync()
+    }
+
+    /// Forgets everything that is not on the medium yet, and errors of what is under way.
+    pub fn forget(&mut self) {
+        // The run has failed already; what failed beside it changes nothing.
+        let _ = self.writer.wait_idle();
+        self.segments.clear();
+        self.trimmed = Ranges::default();
+    }
+
+    /// Closes the destination; call `flush` before.
+    pub fn close(self) -> Result<(), DiskError> {
+        self.writer.close()
+    }
+
+    fn check_range(&self, block: u64, count: u64) -> Result<(), DiskError> {
+        self.writer.medium().refuse_null()?;
+        let end = block.checked_add(count).filter(|&end| end <= LAST_BLOCK);
+        let end = end.ok_or(DiskError::Absurd { block })?;
+        match self.writer.medium().hard_limit.map(|limit| limit / BLOCK as u64) {
+            Some(limit) if end > limit => Err(self.writer.medium().beyond(block.max(limit))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The place of a segment in the cache; it is taken in, without reading it, if it is not there.
+    fn segment(&mut self, index: u64) -> Result<usize, DiskError> {
+        self.clock += 1;
+        let used = self.clock;
+        if let Some(at) = self.segments.iter().position(|segment| segment.index == index) {
+            self.segments[at].used = used;
+            return Ok(at);
+        }
+        self.writer.medium().segment_length(index)?;
+        let fresh = |buffer| {
+            let (valid, dirty) = (BlockSet::default(), BlockSet::default());
+            Segment { index, buffer, valid, dirty, streamed: false, used }
+        };
+        if self.segments.len() < self.capacity {
+            self.segments.push(fresh(Arc::new(Buffer::new())));
+            return Ok(self.segments.len() - 1);
+        }
+        let oldest = self.segments.iter().enumerate().min_by_key(|(_, segment)| segment.used);
+        let at = oldest.map(|(at, _)| at).unwrap_or(0);
+        if !self.segments[at].dirty.is_empty() {
+            self.complete(at)?;
+            self.hand_over(at)?;
+        }
+        let buffer = Arc::clone(&self.segments[at].buffer);
+        self.segments[at] = fresh(buffer);
+        Ok(at)
+    }
+
+    /// Makes all blocks of a segment valid, reading those that are not.
+    fn complete(&mut self, at: usize) -> Result<(), DiskError> {
+        let index = self.segments[at].index;
+        let all = 0..SEGMENT_BLOCKS as usize;
+        if self.segments[at].valid.contains_all(all.clone()) {
+            return Ok(());
+        }
+        self.writer.wait_idle()?;
+        if self.segments[at].valid.is_empty() && !self.trimmed.contains(index) {
+            let buffer = exclusive(&self.writer, &mut self.segments[at].buffer)?;
+            self.writer.medium().read_segment(index, buffer)?;
+        } else {
+            let scratch = self.scratch.get_or_insert_with(Buffer::new);
+            if self.trimmed.contains(index) {
+                scratch.fill(0);
+            } else {
+                self.writer.medium().read_segment(index, scratch)?;
+            }
+            let valid = self.segments[at].valid;
+            let buffer = exclusive(&self.writer, &mut self.segments[at].buffer)?;
+            for block in all.clone().filter(|&block| !valid.contains(block)) {
+                let bytes = byte_range(&(block..block + 1));
+                buffer[bytes.clone()].copy_from_slice(&scratch[bytes]);
+            }
+        }
+        self.segments[at].valid.insert(all);
+        Ok(())
+    }
+
+    /// Gives a segment to the writer thread; it stays here as clean.
+    fn hand_over(&mut self, at: usize) -> Result<(), DiskError> {
+        let segment = &mut self.segments[at];
+        segment.dirty = BlockSet::default();
+        segment.streamed = false;
+        self.trimmed.remove(segment.index);
+        self.writer.submit(segment.index, Arc::clone(&segment.buffer))
+    }
+
+    fn buffer_mut(&mut self, at: usize) -> Result<&mut Buffer, DiskError> {
+        exclusive(&self.writer, &mut self.segments[at].buffer)
+    }
+}
+
+/// The buffer, once the writer thread is through with it.
+fn exclusive<'a>(writer: &Writer, buffer: &'a mut Arc<Buffer>) -> Result<&'a mut Buffer, DiskError> {
+    if Arc::get_mut(buffer).is_none() {
+        writer.wait_idle()?;
+    }
+    Arc::get_mut(buffer).ok_or(DiskError::Writer { source: io::ErrorKind::ResourceBusy.into() })
+}
+
+impl Blocks for Cache {
+    fn read(&mut self, block: u64, out: &mut [u8]) -> io::Result<()> {
+        self.read_blocks(block, out).map_err(io::Error::other)
+    }
+
+    fn write(&mut self, block: u64, data: &[u8], streamed: bool) -> io::Result<()> {
+        self.write_blocks(block, data, streamed).map_err(io::Error::other)
+    }
+}
+
+/// A range of blocks, cut at segments: the segment, the blocks in it, the bytes of the caller.
+fn pieces(block: u64, length: usize) -> impl Iterator<Item = (u64, Range<usize>, Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let block = block.checked_add((done / BLOCK) as u64)?;
+        let left = (length - done) / BLOCK;
+        if left == 0 {
+            return None;
+        }
+        let first = (block % SEGMENT_BLOCKS) as usize;
+        let count = left.min(SEGMENT_BLOCKS as usize - first);
+        let bytes = done..done + count * BLOCK;
+        done = bytes.end;
+        Some((block / SEGMENT_BLOCKS, first..first + count, bytes))
+    })
+}
+
+fn byte_range(blocks: &Range<usize>) -> Range<usize> {
+    blocks.start * BLOCK..blocks.end * BLOCK
+}
+
+/// off_t is signed.
+const LAST_BLOCK: u64 = i64::MAX as u64 / BLOCK as u64 - SEGMENT_BLOCKS;
+/// In MiB. An archive asks for the size; memory is used only as far as there is something to keep.
+const LARGEST: usize = 1024;
