@@ -18,6 +18,7 @@ mod keys;
 mod language;
 mod nickname;
 mod number;
+mod option_table;
 mod options;
 mod output;
 #[allow(dead_code)]
@@ -59,7 +60,7 @@ fn run(args: impl IntoIterator<Item = OsString>, output: &mut Output, handshake:
     };
     let result = match request {
         Request::Usage { failed } => {
-            output.plain(options::USAGE.as_bytes());
+            output.plain(option_table::USAGE.as_bytes());
             return if failed { FAILURE } else { SUCCESS };
         }
         Request::Version => {
