@@ -206,8 +206,10 @@ impl FileError {
         move |source| Self::Io { what, path: path.into(), source }
     }
 
+    /// There is no such file, and none can be there (a parent is no folder).
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
     }
 }
 

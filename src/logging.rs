@@ -1,1 +1,55 @@
-//! Log lines: to journald where stderr is the journal, else to stderr.
+//! Log lines: to journald with fields where stderr is the journal, else as text on stderr.
+//!
+//! Libraries are not heard: russh alone would write a line for every packet. Secrets never get here,
+//! because the types that hold them print `[redacted]`.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::linux::fs::MetadataExt;
+
+use tracing::Level;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Config, LogLevel, LogTarget};
+
+/// Starts logging for this process; `config` decides where to and how much.
+pub fn start(config: &Config) {
+    let level = LevelFilter::from_level(match config.log_level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+    });
+    let to_journal = match config.log {
+        LogTarget::Auto => stderr_is_the_journal(),
+        LogTarget::Stderr => false,
+        LogTarget::Journald => true,
+    };
+    let registry = tracing_subscriber::registry().with(level);
+    // A second start (tests in one process) keeps the first subscriber.
+    if to_journal && let Ok(journal) = tracing_journald::layer() {
+        let _ = registry.with(journal.with_syslog_identifier("myelin".into())).try_init();
+    } else {
+        let text =
+            tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false);
+        let _ = registry.with(text).try_init();
+    }
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            place,
+            "a task panicked; its connection ends, the daemon goes on: please report this line"
+        );
+    }));
+}
+
+/// systemd sets `JOURNAL_STREAM=DEV:INODE` for a stderr that it connected to the journal
+/// (systemd.exec(5)); a redirected stderr has other numbers.
+fn stderr_is_the_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let Ok(stderr) = io::stderr().as_fd().try_clone_to_owned() else { return false };
+    let Ok(metadata) = std::fs::File::from(stderr).metadata() else { return false };
+    stream == format!("{}:{}", metadata.st_dev(), metadata.st_ino())
+}

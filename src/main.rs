@@ -8,9 +8,11 @@ mod firmware;
 mod fwup;
 mod host;
 mod logging;
+mod pipe;
 mod ssh;
 mod supervisor;
 mod sys;
+mod systemd;
 mod uboot_env;
 
 use std::ffi::OsString;

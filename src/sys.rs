@@ -1,7 +1,7 @@
-//! System calls that no crate of ours wraps. The only `unsafe` of the daemon is here.
+//! System calls that no crate of ours wraps. Nearly all `unsafe` of the daemon is here.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// Lets a write to a closed pipe end the process, as users of `| head` expect from a command.
 pub fn default_sigpipe() {
@@ -9,11 +9,134 @@ pub fn default_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
+/// Makes a write to a closed pipe an error again, for a command that has something to say after it.
+pub fn ignore_sigpipe() {
+    // SAFETY: SIG_IGN is a valid disposition, and no handler of ours is replaced.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Lets the kernel tell us of the end of children, whatever whoever started us thought of that.
+pub fn default_sigchld() {
+    // SAFETY: SIG_DFL is a valid disposition, and no handler of ours is replaced.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// The error of the last system call, for wrappers that return -1.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Closes `fd` when this process starts another program.
+pub fn set_cloexec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: F_SETFD takes an integer; a descriptor that is not open gives EBADF.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
+}
+
+/// Leaves `fd` open for the program that this process becomes. For a child between fork and exec.
+pub fn clear_cloexec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: as in `set_cloexec`.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map(drop)
+}
+
+/// Puts `fd` at the number `target`, open across exec. For a child between fork and exec.
+pub fn move_fd(fd: RawFd, target: RawFd) -> io::Result<()> {
+    if fd == target {
+        return clear_cloexec(fd);
+    }
+    // SAFETY: dup2 takes two integers; what was open at `target` is closed, which the caller wants.
+    check(unsafe { libc::dup2(fd, target) }).map(drop)
+}
+
+/// Names this process for ps(1) and top(1): at most 15 bytes.
+pub fn set_process_name(name: &std::ffi::CStr) {
+    // SAFETY: PR_SET_NAME reads a string that ends in zero, which `CStr` is.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Asks the kernel to send `signal` when the parent's main thread ends. For a child between fork and exec;
+/// `parent` is the parent's pid, to notice one that ended before the call.
+pub fn die_with_parent(signal: libc::c_int, parent: libc::pid_t) -> io::Result<()> {
+    // SAFETY: PR_SET_PDEATHSIG takes an integer; getppid cannot fail.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) })?;
+    // SAFETY: as above.
+    if unsafe { libc::getppid() } == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+}
+
+/// Says how willingly the kernel may kill this process when memory runs out (proc_pid_oom_score_adj(5)):
+/// -1000 never to 1000 first. Makes no allocation, so that a child may call it between fork and exec.
+/// Without the right to, nothing changes.
+pub fn set_oom_score(score: &[u8]) {
+    // SAFETY: the path is a constant that ends in zero; write reads `score.len()` bytes of `score`;
+    // close gets the descriptor that open gave.
+    unsafe {
+        let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if fd >= 0 {
+            libc::write(fd, score.as_ptr().cast(), score.len());
+            libc::close(fd);
+        }
+    }
+}
+
+/// Makes the terminal `fd` the controlling one of this session leader. For a child between fork and exec.
+pub fn set_controlling_terminal(fd: RawFd) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer argument.
+    check(unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) }).map(drop)
+}
+
+/// Sets the size of the terminal whose master side is `fd`, which sends SIGWINCH to its foreground group.
+pub fn set_window_size(fd: BorrowedFd<'_>, size: &libc::winsize) -> io::Result<()> {
+    // SAFETY: TIOCSWINSZ reads one `winsize`, which the reference is.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(size)) }).map(drop)
+}
+
+/// Gives a pipe room for `bytes`, as far as the system lets us.
+pub fn set_pipe_size(fd: BorrowedFd<'_>, bytes: libc::c_int) {
+    // SAFETY: F_SETPIPE_SZ takes an integer.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) };
+}
+
+/// Sets an integer option of a socket.
+pub fn set_socket_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+    // SAFETY: the pointer and the size describe `value`, which lives until the call returns.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(&value).cast(), size) })
+        .map(drop)
+}
+
+/// Whether the peer of the connected socket `fd` has ended its side or the connection broke.
+/// Sees it behind data that nobody has read yet.
+pub fn peer_is_gone(fd: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one pollfd is passed, with a count of one, and no wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+}
+
+/// Leaves `fd` open for the program that `command` starts; the caller keeps it open until then.
+pub fn inherit(command: &mut std::process::Command, fd: RawFd) {
+    // SAFETY: between fork and exec the closure makes one system call and no allocation.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, move || clear_cloexec(fd)) };
+}
+
+/// Restarts the machine at once, without telling anybody (reboot(2)); `argument` is for its firmware.
+/// Only comes back with an error.
+pub fn reboot(argument: Option<&std::ffi::CStr>) -> io::Error {
+    let (command, argument) = match argument {
+        Some(argument) => (libc::LINUX_REBOOT_CMD_RESTART2, argument.as_ptr()),
+        None => (libc::LINUX_REBOOT_CMD_RESTART, std::ptr::null()),
+    };
+    // SAFETY: the magic numbers are the kernel's; it reads `argument` as a string that ends in zero, which
+    // a `CStr` is, and only for RESTART2.
+    unsafe {
+        let (one, two) = (libc::LINUX_REBOOT_MAGIC1, libc::LINUX_REBOOT_MAGIC2);
+        libc::syscall(libc::SYS_reboot, one, two, command, argument);
+    }
+    io::Error::last_os_error()
+}
 /// Tells a block device that a range of bytes holds nothing any more.
 pub fn discard(device: &impl AsFd, start: u64, length: u64) -> io::Result<()> {
     let range = [start, length];

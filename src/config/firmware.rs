@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::Seconds;
+use super::values::{self, Seconds, TextOrList};
 
 /// Firmware updates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,12 +21,15 @@ pub struct Firmware {
     /// The task to apply; fwup takes the first whose name begins with it and whose requirements hold.
     pub task: String,
     /// Keys of which one must have signed: base64 of 32 bytes, or absolute paths of files that hold it.
+    #[serde(deserialize_with = "values::comma_list")]
     pub public_keys: Vec<String>,
     /// What follows an update that ended well.
     pub success_action: SuccessAction,
     /// A program that may veto an update before fwup starts: exit 0 accepts (spec ssh.md 2.2.12).
+    #[serde(deserialize_with = "values::words")]
     pub precheck: Vec<String>,
     /// More arguments for fwup, after ours.
+    #[serde(deserialize_with = "values::words")]
     pub fwup_extra_options: Vec<String>,
     /// How long a sender may pause before the update ends as failed.
     pub update_idle_timeout: Seconds,
@@ -79,7 +82,7 @@ impl From<FwupProgram> for String {
 
 /// What follows an update that ended well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "SuccessActionText", into = "SuccessActionText")]
+#[serde(try_from = "TextOrList", into = "TextOrList")]
 pub enum SuccessAction {
     Reboot,
     /// Nothing; the update still waits for a reboot, and further ones are refused until then.
@@ -88,32 +91,25 @@ pub enum SuccessAction {
     Command(Vec<String>),
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum SuccessActionText {
-    Word(String),
-    Words(Vec<String>),
-}
-
-impl TryFrom<SuccessActionText> for SuccessAction {
+impl TryFrom<TextOrList> for SuccessAction {
     type Error = String;
 
-    fn try_from(text: SuccessActionText) -> Result<Self, String> {
+    fn try_from(text: TextOrList) -> Result<Self, String> {
         match text {
-            SuccessActionText::Word(word) if word == "reboot" => Ok(Self::Reboot),
-            SuccessActionText::Word(word) if word == "none" => Ok(Self::None),
-            SuccessActionText::Words(words) if !words.is_empty() => Ok(Self::Command(words)),
+            TextOrList::Text(word) if word == "reboot" => Ok(Self::Reboot),
+            TextOrList::Text(word) if word == "none" => Ok(Self::None),
+            TextOrList::List(words) if !words.is_empty() => Ok(Self::Command(words)),
             _ => Err("must be \"reboot\", \"none\", or a list of words: a program and its arguments".into()),
         }
     }
 }
 
-impl From<SuccessAction> for SuccessActionText {
+impl From<SuccessAction> for TextOrList {
     fn from(action: SuccessAction) -> Self {
         match action {
-            SuccessAction::Reboot => Self::Word("reboot".into()),
-            SuccessAction::None => Self::Word("none".into()),
-            SuccessAction::Command(words) => Self::Words(words),
+            SuccessAction::Reboot => Self::Text("reboot".into()),
+            SuccessAction::None => Self::Text("none".into()),
+            SuccessAction::Command(words) => Self::List(words),
         }
     }
 }

@@ -3,9 +3,18 @@
 //! One file a section. Nothing here opens sockets or starts programs; loading is tolerant by design
 //! (a broken value keeps its default, the daemon starts in any case), checking is strict.
 
+pub mod algorithms;
 pub mod command;
+#[cfg(test)]
+mod example;
 mod firmware;
+mod keys;
+mod layers;
+mod load;
+mod recover;
+mod show;
 mod ssh;
+mod validate;
 mod values;
 
 use std::path::PathBuf;
@@ -13,8 +22,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use firmware::{Firmware, FwupProgram, SuccessAction};
+pub use load::{Loaded, Place, Problem, load};
 pub use ssh::{AddressFamily, HostKeyType, Legacy, Program, Ssh};
-pub use values::{Bytes, Seconds};
+pub use values::{Bytes, Seconds, pattern_matches};
 
 /// Everything that can be configured, with the defaults of an image that says nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

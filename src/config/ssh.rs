@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{Bytes, Seconds};
+use super::values::{self, Bytes, Seconds, TextOrList};
 
 /// The SSH daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ssh {
     /// Addresses to listen on; empty means all of `address_family`.
+    #[serde(deserialize_with = "values::comma_list")]
     pub listen_address: Vec<String>,
     /// TCP port; 0 takes any free one and reports it.
     pub port: u16,
@@ -24,12 +25,15 @@ pub struct Ssh {
     /// Ignore key files that others may write, unless nobody could log in then.
     pub strict_modes: bool,
     /// User names that may log in; empty means any.
+    #[serde(deserialize_with = "values::comma_list")]
     pub allow_users: Vec<String>,
     /// Where host keys lie. Unset: `state_dir/ssh`.
     pub host_key_dir: Option<PathBuf>,
     /// Kinds of host keys that are made when missing.
+    #[serde(deserialize_with = "values::comma_list")]
     pub host_key_types: Vec<HostKeyType>,
     /// More host keys to read, which are never made or replaced.
+    #[serde(deserialize_with = "values::comma_list")]
     pub host_key: Vec<PathBuf>,
     /// The login shell of sessions without a command, and what runs commands (`SHELL -c COMMAND`).
     pub shell: Program,
@@ -38,15 +42,20 @@ pub struct Ssh {
     /// Subsystems of the image's own: a name, and a program with its arguments.
     pub subsystem: BTreeMap<String, Vec<String>>,
     /// Environment variables that a client may set; `*` and `?` match as in sshd_config(5).
+    #[serde(deserialize_with = "values::comma_list")]
     pub accept_env: Vec<String>,
     /// Our identification string (RFC 4253 section 4.2).
     pub version_string: String,
     /// Text shown before authentication.
     pub banner: Option<String>,
     /// Algorithm lists, in order; `+`, `-` and `^` prefixes change the default as in sshd_config(5).
+    #[serde(deserialize_with = "values::joined")]
     pub kex_algorithms: String,
+    #[serde(deserialize_with = "values::joined")]
     pub ciphers: String,
+    #[serde(deserialize_with = "values::joined")]
     pub macs: String,
+    #[serde(deserialize_with = "values::joined")]
     pub pubkey_accepted_algorithms: String,
     /// The smallest RSA key of a user that is accepted, in bits.
     pub required_rsa_size: u32,
@@ -155,7 +164,7 @@ pub enum HostKeyType {
 
 /// What a shell or exec request starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "ProgramText", into = "ProgramText")]
+#[serde(try_from = "TextOrList", into = "TextOrList")]
 pub enum Program {
     /// `exec` only: the configured shell with `-c COMMAND`.
     Shell,
@@ -165,22 +174,15 @@ pub enum Program {
     Command(Vec<String>),
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum ProgramText {
-    Word(String),
-    Words(Vec<String>),
-}
-
-impl TryFrom<ProgramText> for Program {
+impl TryFrom<TextOrList> for Program {
     type Error = String;
 
-    fn try_from(text: ProgramText) -> Result<Self, String> {
+    fn try_from(text: TextOrList) -> Result<Self, String> {
         match text {
-            ProgramText::Word(word) if word == "shell" => Ok(Self::Shell),
-            ProgramText::Word(word) if word == "disabled" => Ok(Self::Disabled),
-            ProgramText::Word(word) if word.starts_with('/') => Ok(Self::Command(vec![word])),
-            ProgramText::Words(words) if words.first().is_some_and(|w| w.starts_with('/')) => {
+            TextOrList::Text(word) if word == "shell" => Ok(Self::Shell),
+            TextOrList::Text(word) if word == "disabled" => Ok(Self::Disabled),
+            TextOrList::Text(word) if word.starts_with('/') => Ok(Self::Command(vec![word])),
+            TextOrList::List(words) if words.first().is_some_and(|w| w.starts_with('/')) => {
                 Ok(Self::Command(words))
             }
             _ => Err("must be an absolute path, a list of a path and arguments, or \"disabled\"".into()),
@@ -188,13 +190,13 @@ impl TryFrom<ProgramText> for Program {
     }
 }
 
-impl From<Program> for ProgramText {
+impl From<Program> for TextOrList {
     fn from(program: Program) -> Self {
         match program {
-            Program::Shell => Self::Word("shell".into()),
-            Program::Disabled => Self::Word("disabled".into()),
-            Program::Command(mut words) if words.len() == 1 => Self::Word(words.remove(0)),
-            Program::Command(words) => Self::Words(words),
+            Program::Shell => Self::Text("shell".into()),
+            Program::Disabled => Self::Text("disabled".into()),
+            Program::Command(mut words) if words.len() == 1 => Self::Text(words.remove(0)),
+            Program::Command(words) => Self::List(words),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Values with a unit: times and sizes, as integers or as text like sshd_config(5) writes them.
+//! Values as sshd_config(5) writes them: times, sizes, and lists that may be one text with commas.
 
 use std::fmt;
 use std::time::Duration;
 
+use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A time: integer seconds, or text such as `"90s"`, `"2m"`, `"1h30m"` (sshd_config(5), TIME FORMATS).
@@ -116,9 +117,115 @@ impl Serialize for Bytes {
     }
 }
 
+/// Text, or a list of texts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum TextOrList {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for TextOrList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrListVisitor;
+
+        impl<'de> de::Visitor<'de> for TextOrListVisitor {
+            type Value = TextOrList;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text or a list of texts")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TextOrList, E> {
+                Ok(TextOrList::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<TextOrList, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(TextOrList::List(list))
+            }
+        }
+
+        deserializer.deserialize_any(TextOrListVisitor)
+    }
+}
+
+/// For `deserialize_with`: a list, or one text with commas between the items.
+pub fn comma_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {
+    let items = match TextOrList::deserialize(d)? {
+        TextOrList::List(items) => items,
+        TextOrList::Text(text) => split_commas(&text).map(String::from).collect(),
+    };
+    items
+        .iter()
+        .map(|item| T::deserialize(StrDeserializer::<ValueError>::new(item)).map_err(de::Error::custom))
+        .collect()
+}
+
+/// For `deserialize_with`: a list of words, or one word; never split, since arguments may hold anything.
+pub fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(match TextOrList::deserialize(deserializer)? {
+        TextOrList::List(words) => words,
+        TextOrList::Text(word) if word.is_empty() => Vec::new(),
+        TextOrList::Text(word) => vec![word],
+    })
+}
+
+/// For `deserialize_with`: one text with commas, or a list of its parts.
+pub fn joined<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match TextOrList::deserialize(deserializer)? {
+        TextOrList::Text(text) => text,
+        TextOrList::List(items) => items.join(","),
+    })
+}
+
+/// The items of a text with commas between them.
+pub fn split_commas(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// Whether a pattern with `*` and `?` matches the whole text (ssh_config(5), PATTERNS).
+pub fn pattern_matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    // Where to go on when the characters after the last `*` turn out not to match.
+    let mut retry: Option<(usize, usize)> = None;
+    while let Some(&letter) = text.get(t) {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p + 1, t + 1));
+                p += 1;
+            }
+            Some(&wanted) if wanted == b'?' || wanted == letter => (p, t) = (p + 1, t + 1),
+            _ => {
+                let Some((after_star, next)) = retry else { return false };
+                (p, t) = (after_star, next);
+                retry = Some((after_star, next + 1));
+            }
+        }
+    }
+    pattern.iter().skip(p).all(|&byte| byte == b'*')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_match_whole_texts() {
+        for (pattern, text) in
+            [("LC_*", "LC_ALL"), ("*", ""), ("a?c", "abc"), ("*-ctr", "aes-ctr-ctr"), ("a*b*c", "aXbYc")]
+        {
+            assert!(pattern_matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("LC_*", "XLC_A"), ("a", "ab"), ("?", ""), ("*-ctr", "ctr"), ("a*b*c", "acb")]
+        {
+            assert!(!pattern_matches(pattern, text), "{pattern} {text}");
+        }
+    }
 
     #[test]
     fn times_are_read_as_sshd_config_writes_them() {

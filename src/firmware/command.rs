@@ -1,14 +1,42 @@
 //! `myelin firmware`.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::config::Source;
+use super::status::Status;
+use crate::config::{self, Source};
 
 #[derive(Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Which slot runs, which comes next, and what is in them.
+    Status {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
 
-pub fn main(_source: &Source, _command: Command) -> ExitCode {
-    ExitCode::FAILURE
+pub fn main(source: &Source, command: Command) -> ExitCode {
+    let config = config::load(source).config;
+    let printed = match command {
+        Command::Status { json } => print_status(&Status::collect(&config), json),
+    };
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("myelin: cannot print: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_status(status: &Status, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, status)?;
+        return writeln!(out);
+    }
+    out.write_all(status.to_text().as_bytes())
 }

@@ -1,3 +1,19 @@
 //! What an update is: driving fwup, the update lock, slots and metadata, reboot.
+//!
+//! It knows the environment block and speaks to fwup as a process; it knows nothing of SSH.
 
+pub mod boot;
 pub mod command;
+mod handshake;
+pub mod lock;
+mod precheck;
+pub mod program;
+mod progress;
+pub mod public_keys;
+pub mod reboot;
+mod serial;
+pub mod slots;
+pub mod status;
+pub mod store;
+pub mod success;
+pub mod update;

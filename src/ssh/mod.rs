@@ -1,12 +1,19 @@
-//! The SSH worker: the lifeline.
+//! The SSH worker: the lifeline. It serves the sockets that the supervisor (or systemd) hands it.
+//!
+//! It owns connections, sessions and host keys. It never writes configuration, and keeps nothing in memory that
+//! a restart may lose.
 
+mod algorithms;
+pub mod authorized_keys;
+mod channel;
+mod connection;
+mod display;
+mod handler;
+pub mod host_keys;
 pub mod keys;
+mod server;
 pub mod status;
+mod subsystem;
+mod worker;
 
-use std::process::ExitCode;
-
-use crate::config::Source;
-
-pub fn main(_source: &Source) -> ExitCode {
-    ExitCode::FAILURE
-}
+pub use worker::main;

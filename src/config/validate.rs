@@ -1,0 +1,243 @@
+//! Ranges and forms of single values, beyond what their types say.
+//!
+//! `Err` refuses the value, so that the last good one stays; `Ok` may carry remarks on parts that are skipped.
+//! A value with which nobody could log in (no address, no algorithm, no session) is refused like any other.
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use super::algorithms::Kind;
+use super::values::Seconds;
+use super::{Bytes, Config, Firmware, Program, Ssh, SuccessAction};
+
+pub type Verdict = Result<Vec<String>, String>;
+
+pub fn root(config: &Config, field: &str) -> Verdict {
+    match field {
+        "state_dir" => absolute(&config.state_dir),
+        "runtime_dir" => absolute(&config.runtime_dir),
+        _ => fine(),
+    }
+}
+
+pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
+    match field {
+        "listen_address" => addresses(&ssh.listen_address),
+        "host_key_dir" => absolute_if_set(ssh.host_key_dir.as_deref()),
+        "spool_dir" => absolute_if_set(ssh.spool_dir.as_deref()),
+        "host_key" => all_absolute(&ssh.host_key),
+        "allow_users" => all(&ssh.allow_users, |user| (1..=MAX_NAME).contains(&user.len()), "a user name"),
+        "shell" if ssh.shell == Program::Shell => refuse("must be a program, not \"shell\""),
+        "version_string" => version_string(&ssh.version_string),
+        "banner" => in_range(ssh.banner.as_ref().map_or(0, String::len), 0..=MAX_BANNER, "bytes"),
+        "kex_algorithms" => algorithms(Kind::Kex, &ssh.kex_algorithms),
+        "ciphers" => algorithms(Kind::Cipher, &ssh.ciphers),
+        "macs" => algorithms(Kind::Mac, &ssh.macs),
+        "pubkey_accepted_algorithms" => algorithms(Kind::PublicKey, &ssh.pubkey_accepted_algorithms),
+        "required_rsa_size" => in_range(ssh.required_rsa_size, 1024..=16_384, "bits"),
+        "rekey_limit" => size(ssh.rekey_limit, 16 << 20..=1 << 30),
+        "rekey_interval" => time(ssh.rekey_interval, 60..=86_400),
+        "max_startups" => in_range(ssh.max_startups, 4..=1000, "connections"),
+        "max_connections" => in_range(ssh.max_connections, 1..=1000, "connections"),
+        // 0 would leave a device on which nothing can be started, fwup included.
+        "max_sessions" => in_range(ssh.max_sessions, 1..=64, "sessions"),
+        "max_auth_tries" => in_range(ssh.max_auth_tries, 1..=100, "attempts"),
+        "login_grace_time" => time(ssh.login_grace_time, 5..=600),
+        "hello_timeout" => time(ssh.hello_timeout, 1..=60),
+        "unused_connection_timeout" => time(ssh.unused_connection_timeout, 0..=MAX_WAIT),
+        "client_alive_interval" => time(ssh.client_alive_interval, 0..=MAX_WAIT),
+        "client_alive_count_max" => in_range(ssh.client_alive_count_max, 1..=100, "questions"),
+        "window_size" => size(ssh.window_size, 64 << 10..=16 << 20),
+        _ => fine(),
+    }
+}
+
+pub fn firmware(firmware: &Firmware, field: &str) -> Verdict {
+    match field {
+        "devpath" => absolute_if_set(firmware.devpath.as_deref()),
+        "env_config" => absolute(&firmware.env_config),
+        "env_file" => absolute_if_set(firmware.env_file.as_deref()),
+        "task" if firmware.task.is_empty() || firmware.task.starts_with('-') => {
+            refuse("must be the name of a task")
+        }
+        "success_action" => match &firmware.success_action {
+            SuccessAction::Command(words) if words.iter().any(|word| word.contains('\0')) => {
+                refuse("has a zero byte in it")
+            }
+            _ => fine(),
+        },
+        "precheck" => program(&firmware.precheck),
+        "update_idle_timeout" => time(firmware.update_idle_timeout, 1..=MAX_WAIT),
+        "reboot_param" => {
+            let text = firmware.reboot_param.as_deref().unwrap_or_default();
+            in_range(text.len(), 0..=MAX_REBOOT_PARAM, "bytes").and_then(|_| printable(text))
+        }
+        _ => fine(),
+    }
+}
+
+/// A subsystem of the image's own.
+pub fn subsystem(name: &str, words: &[String]) -> Verdict {
+    if !(1..=MAX_NAME).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return refuse("the name must be 1 to 64 printable ASCII characters");
+    }
+    if words.is_empty() { refuse("must be a program and its arguments") } else { program(words) }
+}
+
+/// An IP address, in brackets or not, a link-local one with its zone; or `*` or `localhost`.
+pub fn listen_address(text: &str) -> Result<(), String> {
+    let plain = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let good = match plain.split_once('%') {
+        Some((address, zone)) => address.parse::<Ipv6Addr>().is_ok() && (1..MAX_ZONE).contains(&zone.len()),
+        None => text == "*" || text == "localhost" || plain.parse::<IpAddr>().is_ok(),
+    };
+    if good { Ok(()) } else { Err(format!("`{text}` is no IP address (the port has a key of its own)")) }
+}
+
+/// A file of keys: absolute, or below the user's home as `%h`.
+pub fn key_file(path: &Path) -> Verdict {
+    if path.starts_with("%h") { fine() } else { absolute(path) }
+}
+
+/// IFNAMSIZ of the kernel, with its zero byte.
+const MAX_ZONE: usize = 16;
+const MAX_NAME: usize = 64;
+const MAX_BANNER: usize = 2048;
+const MAX_VERSION: usize = 200;
+const MAX_WAIT: u64 = 86_400;
+/// The kernel takes 255 bytes (reboot(2), LINUX_REBOOT_CMD_RESTART2).
+const MAX_REBOOT_PARAM: usize = 255;
+
+fn fine() -> Verdict {
+    Ok(Vec::new())
+}
+
+fn refuse(text: &str) -> Verdict {
+    Err(text.to_owned())
+}
+
+fn in_range<T: PartialOrd + Display>(value: T, range: RangeInclusive<T>, unit: &str) -> Verdict {
+    if range.contains(&value) {
+        return fine();
+    }
+    Err(format!("{value} {unit}: must be {} to {}", range.start(), range.end()))
+}
+
+fn time(value: Seconds, range: RangeInclusive<u64>) -> Verdict {
+    in_range(value.duration().as_secs(), range, "seconds")
+}
+
+fn size(value: Bytes, range: RangeInclusive<u64>) -> Verdict {
+    in_range(value.0, range, "bytes")
+}
+
+fn absolute(path: &Path) -> Verdict {
+    if path.is_absolute() { fine() } else { Err(format!("`{}` is no absolute path", path.display())) }
+}
+
+fn absolute_if_set(path: Option<&Path>) -> Verdict {
+    path.map_or_else(fine, absolute)
+}
+
+fn all_absolute(paths: &[impl AsRef<Path>]) -> Verdict {
+    paths.iter().try_fold(Vec::new(), |_, path| absolute(path.as_ref()))
+}
+
+fn all(items: &[String], good: impl Fn(&str) -> bool, what: &str) -> Verdict {
+    match items.iter().find(|item| !good(item)) {
+        Some(item) => Err(format!("`{item}` is not {what}")),
+        None => fine(),
+    }
+}
+
+fn program(words: &[String]) -> Verdict {
+    words.first().map_or_else(fine, |word| absolute(Path::new(word)))
+}
+
+fn printable(text: &str) -> Verdict {
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        fine()
+    } else {
+        refuse("must be printable ASCII characters")
+    }
+}
+
+fn addresses(items: &[String]) -> Verdict {
+    let remarks: Vec<String> = items.iter().filter_map(|item| listen_address(item).err()).collect();
+    if !remarks.is_empty() && remarks.len() == items.len() { Err(remarks.join("; ")) } else { Ok(remarks) }
+}
+
+fn algorithms(kind: Kind, text: &str) -> Verdict {
+    let resolved = kind.resolve(text, true);
+    let remarks = resolved.unknown.iter().map(|name| format!("unknown algorithm `{name}`: skipped"));
+    if resolved.names.is_empty() {
+        return Err(format!("leaves no algorithm; known are {}", kind.known().join(", ")));
+    }
+    Ok(remarks.collect())
+}
+
+/// RFC 4253 section 4.2: the software part has no `-`, comments follow a blank.
+fn version_string(text: &str) -> Verdict {
+    let software = text.strip_prefix("SSH-2.0-").and_then(|rest| rest.split(' ').next());
+    if text.len() > MAX_VERSION || software.is_none_or(|name| name.is_empty() || name.contains('-')) {
+        return refuse("must be SSH-2.0-NAME, at most 200 bytes, without `-` in NAME");
+    }
+    printable(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::fields_of;
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_fine() {
+        let config = Config::default();
+        for field in fields_of::<Config>() {
+            assert_eq!(root(&config, field), fine(), "{field}");
+        }
+        for field in fields_of::<Ssh>() {
+            assert_eq!(ssh(&config.ssh, field), fine(), "{field}");
+        }
+        for field in fields_of::<Firmware>() {
+            assert_eq!(firmware(&config.firmware, field), fine(), "{field}");
+        }
+    }
+
+    #[test]
+    fn one_good_address_is_enough_and_none_is_too_few() {
+        let listen =
+            |items: &[&str]| addresses(&items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>());
+        assert_eq!(listen(&[]), fine());
+        assert_eq!(listen(&["::1", "nonsense"]).unwrap().len(), 1);
+        assert!(listen(&["nonsense"]).is_err());
+    }
+
+    #[test]
+    fn addresses_may_have_brackets_and_zones() {
+        for right in ["*", "localhost", "127.0.0.1", "::1", "[::]", "fe80::1%eth0", "[fe80::1%2]"] {
+            assert!(listen_address(right).is_ok(), "{right}");
+        }
+        for wrong in ["", "host", "1.2.3.4:22", "[::1]:22", "fe80::1%", "300.1.1.1", "1.2.3.4%eth0"] {
+            assert!(listen_address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn version_strings_follow_the_rfc() {
+        assert!(version_string("SSH-2.0-Acme_1.0 board 7").is_ok());
+        for wrong in ["Acme", "SSH-2.0-", "SSH-2.0-a-b", "SSH-2.0-a\n", "SSH-1.99-a"] {
+            assert!(version_string(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn subsystems_have_a_plain_name_and_an_absolute_program() {
+        assert!(subsystem("logs", &["/usr/bin/logs".into(), "-f".into()]).is_ok());
+        assert!(subsystem("two words", &["/bin/x".into()]).is_err());
+        assert!(subsystem("logs", &["logs".into()]).is_err());
+        assert!(subsystem("logs", &[]).is_err());
+    }
+}

@@ -1,0 +1,330 @@
+//! Who may log in: the keys of the configuration and of the authorized_keys files.
+//!
+//! Owns reading them, fresh at each login, so that a change needs no restart. A bad line or file costs
+//! that line or file and nothing else, and is named (`file:line`, never its content). Never writes.
+
+mod line;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use russh::keys::PublicKey;
+use thiserror::Error;
+use tracing::warn;
+
+use crate::config::Config;
+
+pub use line::{Key, LineError, key_in_line, parse_line};
+
+/// How much of a file is read.
+pub const MAX_FILE: u64 = 1 << 20;
+/// How many lines of a file, or of an item of the configuration, are read.
+pub const MAX_LINES: usize = 4096;
+
+/// The files that hold keys; `myelin keys` writes the first.
+pub fn files(config: &Config) -> Vec<PathBuf> {
+    if config.ssh.authorized_keys_file.is_empty() {
+        return vec![config.state_dir.join("ssh/authorized_keys")];
+    }
+    config.ssh.authorized_keys_file.clone()
+}
+
+/// Where a key was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Config,
+    File { path: PathBuf, line: usize },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config => f.write_str("config"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+        }
+    }
+}
+
+/// A key that may log in, and who says so.
+#[derive(Clone, Debug)]
+pub struct AuthorizedKey {
+    pub key: Key,
+    pub source: Source,
+}
+
+/// A line that lets nobody log in.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub source: Source,
+    pub reason: LineError,
+}
+
+/// What is wrong with a whole file.
+#[derive(Debug, Error)]
+pub enum FileError {
+    #[error("{path}: cannot be read: {source}", path = .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path}: only the first {MAX_FILE} bytes and {MAX_LINES} lines are used", path = .path.display())]
+    TooLarge { path: PathBuf },
+    #[error("{path}: ignored, because others than its owner and root may write it: chmod go-w, chown root (or strict_modes = false)", path = .path.display())]
+    Writable { path: PathBuf },
+    #[error("{path}: others than its owner and root may write it; used all the same, because nobody could log in without: chmod go-w, chown root", path = .path.display())]
+    WritableButUsed { path: PathBuf },
+}
+
+/// Everything that the configuration and the files say about keys, at one moment.
+#[derive(Debug, Default)]
+pub struct KeyList {
+    pub keys: Vec<AuthorizedKey>,
+    pub refused: Vec<Refused>,
+    pub file_errors: Vec<FileError>,
+}
+
+impl KeyList {
+    /// Reads them all. A missing file is no error.
+    pub fn collect(config: &Config) -> Self {
+        let required = config.ssh.required_rsa_size;
+        let mut list = Self::default();
+        for item in &config.ssh.authorized_keys {
+            list.add_lines(item.as_bytes(), required, |_| Source::Config);
+        }
+        let mut loose = Vec::new();
+        for path in files(config) {
+            let Some((content, trusted)) = list.read(&path) else { continue };
+            if config.ssh.strict_modes && !trusted {
+                loose.push((path, content));
+                continue;
+            }
+            list.add_file(&path, &content, required);
+        }
+        let nobody = list.keys.is_empty();
+        for (path, content) in loose {
+            if !nobody {
+                list.file_errors.push(FileError::Writable { path });
+                continue;
+            }
+            list.add_file(&path, &content, required);
+            list.file_errors.push(FileError::WritableButUsed { path });
+        }
+        list
+    }
+
+    /// The entry that lets the owner of this key log in.
+    pub fn authorize(&self, key: &PublicKey) -> Option<&AuthorizedKey> {
+        self.keys.iter().find(|entry| entry.key.matches(key))
+    }
+
+    fn read(&mut self, path: &Path) -> Option<(Vec<u8>, bool)> {
+        match read_regular(path, MAX_FILE + 1) {
+            Ok((mut content, metadata)) => {
+                if content.len() as u64 > MAX_FILE {
+                    // A line that was cut is no line.
+                    let whole = content.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+                    content.truncate(whole);
+                    self.file_errors.push(FileError::TooLarge { path: path.to_owned() });
+                }
+                Some((content, only_owner_writes(path, &metadata)))
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+            Err(source) => {
+                self.file_errors.push(FileError::Read { path: path.to_owned(), source });
+                None
+            }
+        }
+    }
+
+    fn add_file(&mut self, path: &Path, content: &[u8], required_rsa_size: u32) {
+        if content.split(|byte| *byte == b'\n').nth(MAX_LINES).is_some_and(|rest| !rest.is_empty()) {
+            self.file_errors.push(FileError::TooLarge { path: path.to_owned() });
+        }
+        self.add_lines(content, required_rsa_size, |line| Source::File { path: path.to_owned(), line });
+    }
+
+    fn add_lines(&mut self, content: &[u8], required_rsa_size: u32, source: impl Fn(usize) -> Source) {
+        let content = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content);
+        for (index, line) in content.split(|byte| *byte == b'\n').take(MAX_LINES).enumerate() {
+            // Comments may be in any encoding; the rest of a good line is ASCII.
+            let parsed = parse_line(&String::from_utf8_lossy(line)).and_then(|key| {
+                key.as_ref().map_or(Ok(()), |key| key.check_size(required_rsa_size)).map(|()| key)
+            });
+            match parsed {
+                Ok(None) => {}
+                Ok(Some(key)) => self.keys.push(AuthorizedKey { key, source: source(index + 1) }),
+                Err(reason) => self.refused.push(Refused { source: source(index + 1), reason }),
+            }
+        }
+    }
+}
+
+/// Remembers which faults stand in the log, so that reading at each login names each of them once.
+#[derive(Debug, Default)]
+pub struct Reported(BTreeSet<String>);
+
+impl Reported {
+    /// Logs the faults of `list` that the list before it did not have.
+    pub fn warn_new(&mut self, list: &KeyList) {
+        let refused =
+            list.refused.iter().map(|line| format!("{}: key refused: {}", line.source, line.reason));
+        let now: BTreeSet<String> = refused.chain(list.file_errors.iter().map(ToString::to_string)).collect();
+        for fault in now.difference(&self.0) {
+            warn!("authorized keys: {fault}");
+        }
+        self.0 = now;
+    }
+}
+
+/// Reads at most `limit` bytes of a regular file; a pipe or a device in its place is an error, not a wait.
+pub(super) fn read_regular(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Metadata)> {
+    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut content = Vec::new();
+    file.take(limit).read_to_end(&mut content)?;
+    Ok((content, metadata))
+}
+
+/// Whether only its owner, who is root or ourselves, can change the file. A folder in which others may
+/// rename lets them put another file in its place.
+fn only_owner_writes(path: &Path, file: &Metadata) -> bool {
+    let ours = nix::unistd::geteuid().as_raw();
+    let trusted = |metadata: &Metadata, sticky_is_fine: bool| {
+        let mode = metadata.permissions().mode();
+        let owner = metadata.uid();
+        (owner == 0 || owner == ours) && (mode & 0o022 == 0 || (sticky_is_fine && mode & 0o1000 != 0))
+    };
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    trusted(file, false) && folder.metadata().is_ok_and(|metadata| trusted(&metadata, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+    const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIN+Wjn4+4Fcvl2JlKpggT+wCRxpSvtqqpVrQrKN1/A22";
+
+    fn config(file: &Path) -> Config {
+        let mut config = Config::default();
+        config.ssh.authorized_keys_file = vec![file.to_owned()];
+        config
+    }
+
+    fn file_with(content: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("authorized_keys");
+        write(&path, content, mode);
+        (folder, path)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test is about reading")]
+    fn write(path: &Path, content: &[u8], mode: u32) {
+        std::fs::write(path, content).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    fn public(line: &str) -> PublicKey {
+        PublicKey::from_openssh(line).unwrap()
+    }
+
+    #[test]
+    fn one_good_key_works_among_bad_lines_and_each_bad_line_is_named() {
+        let content = format!(
+            "\u{feff}# comment\r\n\r\ngarbage\r\nssh-ed25519 AAAA!\r\nssh-dss AAAAB3NzaC1kc3MAAACB\r\n\
+             frobnicate {OTHER}\r\nssh-ed25519 AAAA\r\n{KEY} me"
+        );
+        let (_folder, path) = file_with(content.as_bytes(), 0o600);
+        let list = KeyList::collect(&config(&path));
+        let found = list.authorize(&public(KEY)).unwrap();
+        assert_eq!(found.source, Source::File { path: path.clone(), line: 8 });
+        assert_eq!(found.source.to_string(), format!("{}:8", path.display()));
+        assert!(list.authorize(&public(OTHER)).is_none());
+        assert_eq!(list.refused.len(), 5);
+    }
+
+    #[test]
+    fn a_comment_in_latin_1_does_not_hide_its_key() {
+        let mut content = format!("{KEY} Andr").into_bytes();
+        content.push(0xe9);
+        let (_folder, path) = file_with(&content, 0o600);
+        assert!(KeyList::collect(&config(&path)).authorize(&public(KEY)).is_some());
+    }
+
+    #[test]
+    fn items_of_the_configuration_hold_several_lines() {
+        let mut config = config(Path::new("/nonexistent/authorized_keys"));
+        config.ssh.authorized_keys = vec![format!("# two\n{KEY}\n{OTHER}\n"), "rubbish".into()];
+        let list = KeyList::collect(&config);
+        assert_eq!(list.authorize(&public(OTHER)).unwrap().source, Source::Config);
+        assert_eq!((list.keys.len(), list.refused.len(), list.file_errors.len()), (2, 1, 0));
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_ignored_unless_nobody_could_log_in() {
+        let (_folder, path) = file_with(KEY.as_bytes(), 0o666);
+        let mut config = config(&path);
+        let list = KeyList::collect(&config);
+        assert!(list.authorize(&public(KEY)).is_some());
+        assert!(matches!(list.file_errors[..], [FileError::WritableButUsed { .. }]));
+
+        config.ssh.authorized_keys = vec![OTHER.into()];
+        let list = KeyList::collect(&config);
+        assert!(list.authorize(&public(KEY)).is_none());
+        assert!(matches!(list.file_errors[..], [FileError::Writable { .. }]));
+
+        config.ssh.strict_modes = false;
+        assert!(KeyList::collect(&config).authorize(&public(KEY)).is_some());
+    }
+
+    #[test]
+    fn a_folder_or_a_pipe_in_place_of_the_file_is_named_and_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let mut config = config(&pipe);
+        config.ssh.authorized_keys_file.push(folder.path().to_owned());
+        let list = KeyList::collect(&config);
+        assert!(matches!(list.file_errors[..], [FileError::Read { .. }, FileError::Read { .. }]));
+    }
+
+    #[test]
+    fn what_lies_beyond_the_limits_is_not_read() {
+        let (_folder, path) = file_with(format!("{}{KEY}\n", "\n".repeat(MAX_LINES)).as_bytes(), 0o600);
+        let list = KeyList::collect(&config(&path));
+        assert!(list.keys.is_empty());
+        assert!(matches!(list.file_errors[..], [FileError::TooLarge { .. }]));
+
+        let long = format!("{KEY}\n{}", "x".repeat(MAX_FILE as usize));
+        let (_folder, path) = file_with(long.as_bytes(), 0o600);
+        let list = KeyList::collect(&config(&path));
+        assert_eq!((list.keys.len(), list.refused.len()), (1, 0));
+        assert!(matches!(list.file_errors[..], [FileError::TooLarge { .. }]));
+    }
+
+    #[test]
+    fn a_short_rsa_key_is_refused_by_the_configured_size() {
+        let rsa = include_str!("../../tests/data/rsa1024.pub");
+        let mut config = config(Path::new("/nonexistent"));
+        config.ssh.authorized_keys = vec![rsa.into()];
+        let list = KeyList::collect(&config);
+        assert!(matches!(list.refused[0].reason, LineError::RsaTooSmall { bits: 1024, required: 2048 }));
+        config.ssh.required_rsa_size = 1024;
+        assert!(KeyList::collect(&config).authorize(&public(rsa)).is_some());
+    }
+
+    #[test]
+    fn a_fault_is_reported_once_and_again_after_it_was_mended() {
+        let (_folder, path) = file_with(b"garbage", 0o600);
+        let mut reported = Reported::default();
+        reported.warn_new(&KeyList::collect(&config(&path)));
+        assert_eq!(reported.0.len(), 1);
+        write(&path, KEY.as_bytes(), 0o600);
+        reported.warn_new(&KeyList::collect(&config(&path)));
+        assert!(reported.0.is_empty());
+    }
+}

@@ -1,0 +1,144 @@
+//! A session channel: what was asked for runs in a task of its own, between the input queue and russh's writer.
+
+pub mod budget;
+pub mod environment;
+pub mod flow;
+mod output;
+mod process;
+pub mod pty;
+mod spool;
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use russh::server::{Handle, Msg};
+use russh::{ChannelWriteHalf, Sig};
+
+use super::connection::Connection;
+use super::server::Settings;
+use super::subsystem::Subsystem;
+use crate::config::{Program, Ssh};
+use flow::Flow;
+pub use output::{Exit, Output};
+pub use process::subsystem as run_program;
+use pty::{Size, Terminal};
+
+/// What a channel was asked to run.
+pub enum Job {
+    /// The login shell.
+    Shell(Vec<String>),
+    /// A command; the words are the program that gets it.
+    Exec(Vec<String>, Vec<u8>),
+    Subsystem(Subsystem),
+    /// A text on stdout, and the end.
+    Text(&'static str),
+}
+
+impl Job {
+    /// The shell, unless the configuration has none.
+    pub fn shell(ssh: &Ssh) -> Option<Self> {
+        match &ssh.shell {
+            Program::Command(words) => Some(Self::Shell(words.clone())),
+            Program::Shell | Program::Disabled => None,
+        }
+    }
+
+    /// `SHELL -c COMMAND`, or the program that the configuration gives commands to.
+    pub fn exec(ssh: &Ssh, command: &[u8]) -> Option<Self> {
+        let words = match (&ssh.exec, &ssh.shell) {
+            (Program::Shell, Program::Command(words)) => [words.as_slice(), &["-c".into()]].concat(),
+            (Program::Command(words), _) => words.clone(),
+            (Program::Shell | Program::Disabled, _) => return None,
+        };
+        Some(Self::Exec(words, command.to_vec()))
+    }
+}
+
+/// Everything that a job has to do with its client.
+pub struct Session {
+    pub connection: Arc<Connection>,
+    pub settings: Arc<Settings>,
+    pub writer: Arc<ChannelWriteHalf<Msg>>,
+    pub handle: Handle,
+    pub flow: Arc<Flow>,
+    pub environment: environment::Requested,
+    pub terminal: Option<Terminal>,
+    pub controls: Arc<Controls>,
+}
+
+impl Session {
+    /// Starts what can fail at once, and gives the task that sees the job to its end.
+    ///
+    /// Programs start here, on the main thread: their parent-death signal fires when the thread ends that
+    /// forked them.
+    pub fn prepare(self, job: Job) -> impl Future<Output = ()> + Send + 'static {
+        let work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = match job {
+            Job::Shell(words) => Box::pin(process::shell(self, words)),
+            Job::Exec(words, command) => Box::pin(process::exec(self, words, command)),
+            Job::Subsystem(subsystem) => Box::pin(subsystem.run(self)),
+            Job::Text(text) => Box::pin(async move {
+                let output = self.output();
+                output.stdout(text.into()).await;
+                self.flow.discard();
+                output.finish(Exit::Status(1)).await;
+            }),
+        };
+        work
+    }
+
+    pub fn output(&self) -> Output {
+        Output::new(Arc::clone(&self.writer), self.handle.clone(), Arc::clone(&self.flow))
+    }
+}
+
+/// What the client may do to a running job besides giving it input.
+#[derive(Default)]
+pub struct Controls {
+    /// The process group of the program; 0 while there is none, so that no number is signalled twice.
+    group: AtomicI32,
+    terminal: OnceLock<OwnedFd>,
+}
+
+impl Controls {
+    pub fn resize(&self, size: Size) {
+        if let Some(master) = self.terminal.get() {
+            pty::set_size(master, size);
+        }
+    }
+
+    /// Sends a signal of RFC 4254 section 6.9 to the program's process group.
+    pub fn signal(&self, signal: &Sig) {
+        let signal = match signal {
+            Sig::ABRT => Signal::SIGABRT,
+            Sig::ALRM => Signal::SIGALRM,
+            Sig::FPE => Signal::SIGFPE,
+            Sig::HUP => Signal::SIGHUP,
+            Sig::ILL => Signal::SIGILL,
+            Sig::INT => Signal::SIGINT,
+            Sig::KILL => Signal::SIGKILL,
+            Sig::PIPE => Signal::SIGPIPE,
+            Sig::QUIT => Signal::SIGQUIT,
+            Sig::SEGV => Signal::SIGSEGV,
+            Sig::TERM => Signal::SIGTERM,
+            Sig::USR1 => Signal::SIGUSR1,
+            Sig::Custom(name) if name == "USR2" => Signal::SIGUSR2,
+            Sig::Custom(_) => return,
+        };
+        self.kill(signal);
+    }
+
+    pub fn kill(&self, signal: Signal) {
+        let group = self.group.load(Ordering::Relaxed);
+        if group > 0 {
+            // The last process may have ended meanwhile.
+            let _ = killpg(Pid::from_raw(group), signal);
+        }
+    }
+
+    fn set_group(&self, pid: i32) {
+        self.group.store(pid, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,316 @@
+//! Programs on behalf of a client: shells, commands, subsystems of the image's own.
+//!
+//! Each is the leader of a session and process group of its own. When the client goes while it runs, the whole
+//! group is ended; when it has ended by itself, what it left behind (`nohup`) lives on.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{info, warn};
+
+use super::environment::{self, Account};
+use super::flow::{Flow, Overflow};
+use super::output::{Exit, Output};
+use super::pty::Master;
+use super::{Controls, Session};
+use crate::sys;
+
+/// What is read from a program in one go, and the largest piece that is sent.
+const READ_SIZE: usize = 32 << 10;
+/// Room for input between us and a program that is busy.
+const PIPE_SIZE: libc::c_int = 256 << 10;
+/// How long open pipes of an ended program are still read: what it left behind may hold them for ever.
+const LINGER: Duration = Duration::from_secs(1);
+/// From SIGHUP to SIGTERM, and from there to SIGKILL, for the group of a client that is gone.
+const TERM_AFTER: Duration = Duration::from_secs(1);
+const KILL_AFTER: Duration = Duration::from_secs(4);
+/// A client that takes no output for so long while it has filled everything we may hold is in a deadlock.
+const DEADLOCK: Duration = Duration::from_secs(10);
+const DEADLOCK_TEXT: &str = "myelin: ended: the command and the client waited for each other, and all input that may \
+                             be held was there; read the output sooner, or give the device a spool_dir on a disk\n";
+
+/// A program and what it is called.
+struct Recipe {
+    words: Vec<OsString>,
+    /// What the program sees as its own name; a login shell has a hyphen in front (login(1)).
+    name: Option<OsString>,
+    what: &'static str,
+}
+
+pub async fn shell(session: Session, words: Vec<String>) {
+    let base = words.first().and_then(|word| word.rsplit('/').next()).unwrap_or("sh");
+    let name = Some(format!("-{base}").into());
+    let words = words.into_iter().map(OsString::from).collect();
+    run(session, Recipe { words, name, what: "shell" }).await;
+}
+
+pub async fn exec(session: Session, words: Vec<String>, command: Vec<u8>) {
+    let words = words.into_iter().map(OsString::from).chain([OsString::from_vec(command)]).collect();
+    run(session, Recipe { words, name: None, what: "exec" }).await;
+}
+
+pub async fn subsystem(session: Session, words: Vec<String>) {
+    let words = words.into_iter().map(OsString::from).collect();
+    run(session, Recipe { words, name: None, what: "subsystem" }).await;
+}
+
+async fn run(session: Session, recipe: Recipe) {
+    let output = session.output();
+    let config = &session.settings.config;
+    let spool = config.ssh.spool_dir.clone().unwrap_or_else(|| config.state_dir.join("spool"));
+    session.flow.set_overflow(Overflow::Spill(spool));
+    let exit = match start(&session, &recipe) {
+        Ok(running) => running.see_through(&session, &output).await,
+        Err(error) => {
+            let program =
+                recipe.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+            warn!(program, %error, "cannot start it");
+            output.stderr(format!("myelin: cannot start {program}: {error}\n").into()).await;
+            // What a shell answers: not found, or not executable.
+            Exit::Status(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
+        }
+    };
+    session.flow.discard();
+    output.finish(exit).await;
+    info!(peer = %session.connection.peer, kind = recipe.what, ?exit, "ssh.session.close");
+}
+
+/// A program that runs, and our ends of what it reads and writes.
+struct Running {
+    child: Child,
+    controls: Arc<Controls>,
+    ends: Ends,
+}
+
+enum Ends {
+    Pipes { stdin: ChildStdin, stdout: tokio::process::ChildStdout, stderr: tokio::process::ChildStderr },
+    Terminal(Arc<Master>),
+}
+
+fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
+    let account = Account::current();
+    let shell = match &session.settings.config.ssh.shell {
+        crate::config::Program::Command(words) => words.first().cloned().unwrap_or_default(),
+        _ => "/bin/sh".into(),
+    };
+    let (connection, source) = (&session.connection, &session.settings.source);
+    let (program, arguments) = recipe.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(environment::build(&account, &shell, connection, source, &session.environment))
+        .current_dir(account.folder())
+        .kill_on_drop(true);
+    if let Some(name) = &recipe.name {
+        command.arg0(name);
+    }
+    let master = match &session.terminal {
+        Some(terminal) => {
+            let (master, slave) = terminal.open()?;
+            command.env("TERM", &terminal.term);
+            if let Ok(path) = nix::unistd::ttyname(&slave) {
+                command.env("SSH_TTY", path);
+            }
+            set_streams(&mut command, &slave)?;
+            Some(master)
+        }
+        None => {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            None
+        }
+    };
+    become_leader(&mut command, master.is_some());
+    let mut child = command.spawn()?;
+    drop(command);
+    let controls = Arc::clone(&session.controls);
+    controls.set_group(child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0));
+    let ends = match master {
+        Some(master) => {
+            // A second handle for the size, which the handler changes without waiting.
+            let _ = controls.terminal.set(master.try_clone()?);
+            Ends::Terminal(Arc::new(Master::new(master)?))
+        }
+        None => {
+            let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
+            let stdin = child.stdin.take().ok_or_else(missing)?;
+            sys::set_pipe_size(stdin.as_fd(), PIPE_SIZE);
+            let stdout = child.stdout.take().ok_or_else(missing)?;
+            Ends::Pipes { stdin, stdout, stderr: child.stderr.take().ok_or_else(missing)? }
+        }
+    };
+    Ok(Running { child, controls, ends })
+}
+
+fn set_streams(command: &mut Command, slave: &OwnedFd) -> io::Result<()> {
+    let end = || slave.try_clone().map(Stdio::from);
+    command.stdin(end()?).stdout(end()?).stderr(end()?);
+    Ok(())
+}
+
+/// Gives the program a session and group of its own, an end with the worker's, and no share in the protection
+/// that the worker has from the kernel's out-of-memory killer.
+fn become_leader(command: &mut Command, has_terminal: bool) {
+    let parent = nix::unistd::getpid().as_raw();
+    let prepare = move || {
+        nix::unistd::setsid()?;
+        if has_terminal {
+            sys::set_controlling_terminal(io::stdin().as_raw_fd())?;
+        }
+        sys::set_oom_score(b"0");
+        sys::die_with_parent(libc::SIGHUP, parent)
+    };
+    // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(prepare) };
+}
+
+impl Running {
+    /// Moves bytes both ways until the program ends, its client goes, or both wait for each other.
+    async fn see_through(self, session: &Session, output: &Output) -> Exit {
+        let Self { mut child, controls, ends } = self;
+        let flow = &session.flow;
+        let (input, mut relay): (
+            tokio::task::JoinHandle<()>,
+            std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+        ) = match ends {
+            Ends::Pipes { stdin, stdout, stderr } => {
+                let input = tokio::spawn(feed_pipe(Arc::clone(flow), stdin));
+                let (out, err) = (output.clone(), output.clone());
+                let relay = async move {
+                    tokio::join!(relay_pipe(stdout, &out, false), relay_pipe(stderr, &err, true));
+                };
+                (input, Box::pin(relay))
+            }
+            Ends::Terminal(master) => {
+                let input = tokio::spawn(feed_terminal(Arc::clone(flow), Arc::clone(&master)));
+                let out = output.clone();
+                (input, Box::pin(async move { relay_terminal(&master, &out).await }))
+            }
+        };
+        let (mut relayed, mut deadlocked) = (false, false);
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status,
+                () = &mut relay, if !relayed => relayed = true,
+                () = flow.gone() => break end_group(&mut child, &controls).await,
+                () = deadlock(flow, output) => {
+                    warn!(peer = %session.connection.peer, "a session is in a deadlock; ending it");
+                    deadlocked = true;
+                    break end_group(&mut child, &controls).await;
+                }
+            }
+        };
+        controls.set_group(0);
+        input.abort();
+        if deadlocked {
+            // The client's news of its window stand behind input that nobody takes: first that, then the word.
+            flow.discard();
+            let _ = timeout(DEADLOCK, output.stderr(DEADLOCK_TEXT.into())).await;
+        } else if !relayed {
+            let _ = timeout(LINGER, relay).await;
+        }
+        exit_of(status)
+    }
+}
+
+/// Ends when the client has been stopped for long, with every queue full, and takes no output either.
+async fn deadlock(flow: &Flow, output: &Output) {
+    loop {
+        let since = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() >= DEADLOCK);
+        if since(flow.stopped_since()) && since(output.waiting_since()) {
+            return;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn end_group(child: &mut Child, controls: &Controls) -> io::Result<ExitStatus> {
+    let began = Instant::now();
+    controls.kill(Signal::SIGHUP);
+    // A stopped group would take no signal.
+    controls.kill(Signal::SIGCONT);
+    let waits = [(TERM_AFTER, Signal::SIGTERM), (TERM_AFTER + KILL_AFTER, Signal::SIGKILL)];
+    for (after, signal) in waits {
+        tokio::select! {
+            status = child.wait() => {
+                // The leader has ended; whoever of its group ignored SIGHUP has to go too.
+                controls.kill(Signal::SIGTERM);
+                sleep_until(began + TERM_AFTER).await;
+                controls.kill(Signal::SIGKILL);
+                return status;
+            }
+            () = sleep_until(began + after) => controls.kill(signal),
+        }
+    }
+    child.wait().await
+}
+
+fn exit_of(status: io::Result<ExitStatus>) -> Exit {
+    match status {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Status(code.cast_unsigned()),
+            (None, Some(signal)) => Exit::Signal(signal, status.core_dumped()),
+            (None, None) => Exit::Status(255),
+        },
+        Err(_) => Exit::Status(255),
+    }
+}
+
+/// Gives the program its input; its end of the pipe closes with the input.
+async fn feed_pipe(flow: Arc<Flow>, mut stdin: ChildStdin) {
+    while let Some(batch) = flow.next().await {
+        for piece in batch {
+            if stdin.write_all(&piece).await.is_err() {
+                // It reads no more, which is its right.
+                return flow.discard();
+            }
+        }
+    }
+}
+
+async fn feed_terminal(flow: Arc<Flow>, master: Arc<Master>) {
+    while let Some(batch) = flow.next().await {
+        for piece in batch {
+            if master.write_all(&piece).await.is_err() {
+                return flow.discard();
+            }
+        }
+    }
+}
+
+async fn relay_pipe(mut pipe: impl AsyncRead + Unpin, output: &Output, is_stderr: bool) {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(READ_SIZE);
+        match pipe.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let data = buffer.split().freeze();
+        let sent = if is_stderr { output.stderr(data).await } else { output.stdout(data).await };
+        if !sent {
+            return;
+        }
+    }
+}
+
+async fn relay_terminal(master: &Master, output: &Output) {
+    let mut buffer = vec![0; READ_SIZE];
+    while let Ok(length) = master.read(&mut buffer).await {
+        let data = buffer.get(..length).unwrap_or_default();
+        if data.is_empty() || !output.stdout(Bytes::copy_from_slice(data)).await {
+            return;
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What a client asks for, and what it gets: the callbacks of russh for one connection.
+//!
+//! Each of them runs inside the loop that reads and writes the connection, so nothing here waits: sessions run
+//! in tasks of their own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use russh::keys::Algorithm;
+use russh::server::{
+    Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session as RusshSession, VerifiedPublicKey,
+};
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind, MethodSet, Pty, Sig,
+};
+use thiserror::Error;
+use tracing::{debug, info, warn};
+
+use super::authorized_keys::KeyList;
+use super::channel::flow::Flow;
+use super::channel::pty::Terminal;
+use super::channel::{Controls, Job, Session, environment};
+use super::connection::admission::Progress;
+use super::connection::{Connection, Login, Service};
+use super::server::{Server, Settings};
+use super::subsystem::Subsystem;
+use super::{algorithms, display};
+
+/// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error(transparent)]
+    Protocol(#[from] russh::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("too many failed logins")]
+    TooManyTries,
+}
+
+/// One connection's callbacks and channels.
+pub struct Handler {
+    server: Arc<Server>,
+    connection: Arc<Connection>,
+    settings: Arc<Settings>,
+    tries: u32,
+    login: Option<Login>,
+    channels: HashMap<ChannelId, Slot>,
+}
+
+/// An open session channel.
+enum Slot {
+    /// Nothing runs yet; requests prepare it.
+    Prepared(Box<Prepared>),
+    Running(Arc<Controls>),
+}
+
+struct Prepared {
+    writer: ChannelWriteHalf<Msg>,
+    flow: Arc<Flow>,
+    environment: environment::Requested,
+    terminal: Option<Terminal>,
+}
+
+impl Handler {
+    pub fn new(server: Arc<Server>, connection: Arc<Connection>, settings: Arc<Settings>) -> Self {
+        Self { server, connection, settings, tries: 0, login: None, channels: HashMap::new() }
+    }
+
+    fn reject(&self) -> Auth {
+        // Named again each time, or russh takes a refused method off the list.
+        Auth::Reject {
+            proceed_with_methods: Some(MethodSet::from(&[MethodKind::PublicKey][..])),
+            partial_success: false,
+        }
+    }
+
+    fn refuse(&self, user: &str, reason: &str) {
+        info!(peer = %self.connection.peer, user = display::name(user), method = "publickey", reason, "ssh.auth.fail");
+    }
+
+    /// Whether this key may log in as this user, and who says so.
+    fn authorize(
+        &self,
+        user: &str,
+        key: &russh::keys::PublicKey,
+        algorithm: &Algorithm,
+    ) -> Result<(String, String), &'static str> {
+        let ssh = &self.settings.config.ssh;
+        if !ssh.allow_users.is_empty() && !ssh.allow_users.iter().any(|allowed| allowed == user) {
+            return Err("user not in allow_users");
+        }
+        if !algorithms::accepted_key_algorithms(ssh).contains(algorithm) {
+            return Err("key type or signature not in pubkey_accepted_algorithms");
+        }
+        let list = KeyList::collect(&self.settings.config);
+        self.server.report_key_faults(&list);
+        if list.keys.is_empty() {
+            self.server.remind_of_missing_keys();
+        }
+        let entry = list.authorize(key).ok_or("key not authorized")?;
+        Ok((entry.key.fingerprint(), entry.source.to_string()))
+    }
+
+    /// Starts `job` on a channel that has nothing running yet.
+    fn start(&mut self, id: ChannelId, job: Option<Job>, session: &mut RusshSession) -> Result<(), Error> {
+        let (Some(job), Some(Slot::Prepared(_))) = (job, self.channels.get(&id)) else {
+            return Ok(session.channel_failure(id)?);
+        };
+        let controls = Arc::new(Controls::default());
+        let Some(Slot::Prepared(prepared)) = self.channels.insert(id, Slot::Running(Arc::clone(&controls)))
+        else {
+            return Ok(session.channel_failure(id)?);
+        };
+        self.server.add_job(&controls);
+        let Prepared { writer, flow, environment, terminal } = *prepared;
+        let job = Session {
+            connection: Arc::clone(&self.connection),
+            settings: Arc::clone(&self.settings),
+            writer: Arc::new(writer),
+            handle: session.handle(),
+            flow,
+            environment,
+            terminal,
+            controls,
+        }
+        .prepare(job);
+        session.channel_success(id)?;
+        self.connection.spawn(job);
+        Ok(())
+    }
+
+    fn prepared(&mut self, id: ChannelId) -> Option<&mut Prepared> {
+        match self.channels.get_mut(&id) {
+            Some(Slot::Prepared(prepared)) => Some(prepared),
+            _ => None,
+        }
+    }
+}
+
+fn answer(session: &mut RusshSession, id: ChannelId, yes: bool) -> Result<(), Error> {
+    if yes {
+        session.channel_success(id)?
+    } else {
+        session.channel_failure(id)?
+    }
+    Ok(())
+}
+
+impl russh::server::Handler for Handler {
+    type Error = Error;
+
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Error> {
+        self.connection.advance(Progress::Authenticating);
+        Ok(self.settings.config.ssh.banner.clone())
+    }
+
+    async fn auth_none(&mut self, _user: &str) -> Result<Auth, Error> {
+        Ok(self.reject())
+    }
+
+    async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
+        match self.authorize(user, offer.public_key, offer.algorithm) {
+            Ok(_) => Ok(Auth::Accept),
+            Err(reason) => {
+                self.refuse(user, reason);
+                Ok(self.reject())
+            }
+        }
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
+        self.tries += 1;
+        if self.tries > self.settings.config.ssh.max_auth_tries {
+            return Err(Error::TooManyTries);
+        }
+        match self.authorize(user, key.public_key, key.algorithm) {
+            Ok((fingerprint, source)) => {
+                info!(
+                    peer = %self.connection.peer,
+                    user = display::name(user),
+                    method = "publickey",
+                    key_type = %key.algorithm,
+                    fingerprint,
+                    source,
+                    "ssh.auth.ok"
+                );
+                self.login = Some(Login { user: display::name(user), fingerprint });
+                Ok(Auth::Accept)
+            }
+            Err(reason) => {
+                self.refuse(user, reason);
+                Ok(self.reject())
+            }
+        }
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut RusshSession) -> Result<(), Error> {
+        let Some(login) = self.login.take() else { return Ok(()) };
+        if self.server.logged_in() >= self.settings.config.ssh.max_connections {
+            warn!(peer = %self.connection.peer, "refused after login: max_connections is reached");
+            let text = "too many connections on this device: end one, or raise max_connections";
+            session.disconnect(Disconnect::TooManyConnections, text, "en")?;
+            return Ok(());
+        }
+        self.connection.log_in(login);
+        self.server.note_login();
+        tokio::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut RusshSession,
+    ) -> Result<(), Error> {
+        if self.channels.len() >= self.settings.config.ssh.max_sessions {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        let id = channel.id();
+        let (reader, writer) = channel.split();
+        let peer = Arc::clone(&self.connection);
+        let flow = Flow::new(self.server.budgets(&self.connection), Box::new(move || peer.is_over()));
+        self.connection.spawn(Arc::clone(&flow).pump(reader));
+        self.connection.channel_opened();
+        let prepared =
+            Prepared { writer, flow, environment: environment::Requested::default(), terminal: None };
+        self.channels.insert(id, Slot::Prepared(Box::new(prepared)));
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        term: &str,
+        columns: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        modes: &[(Pty, u32)],
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
+        let terminal = Terminal::new(term, (columns, rows, width, height), modes);
+        let prepared = self.prepared(id).filter(|prepared| prepared.terminal.is_none());
+        let yes = prepared.map(|prepared| prepared.terminal = Some(terminal)).is_some();
+        answer(session, id, yes)
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
+        let settings = Arc::clone(&self.settings);
+        let accepted = self.prepared(id).is_some_and(|prepared| {
+            prepared.environment.accept(&settings.config.ssh.accept_env, name, value)
+        });
+        answer(session, id, accepted)
+    }
+
+    async fn shell_request(&mut self, id: ChannelId, session: &mut RusshSession) -> Result<(), Error> {
+        let job = match self.connection.service {
+            Service::Legacy => Some(Job::Text(super::subsystem::legacy::NO_SHELL)),
+            Service::Ssh => Job::shell(&self.settings.config.ssh),
+        };
+        self.start(id, job, session)
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
+        let job = match self.connection.service {
+            Service::Legacy => Some(Job::Text(super::subsystem::legacy::NO_EXEC)),
+            Service::Ssh => Job::exec(&self.settings.config.ssh, command),
+        };
+        self.start(id, job, session)
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
+        let found = Subsystem::find(name, &self.settings.config.ssh, self.connection.service);
+        if found.is_none() {
+            info!(peer = %self.connection.peer, name = display::name(name), "no such subsystem");
+        }
+        self.start(id, found.map(Job::Subsystem), session)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        id: ChannelId,
+        columns: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
+        match self.channels.get_mut(&id) {
+            Some(Slot::Running(controls)) => controls.resize((columns, rows, width, height)),
+            Some(Slot::Prepared(prepared)) => {
+                if let Some(terminal) = &mut prepared.terminal {
+                    terminal.resize((columns, rows, width, height));
+                }
+            }
+            None => {}
+        }
+        answer(session, id, true)
+    }
+
+    async fn signal(&mut self, id: ChannelId, signal: Sig, _session: &mut RusshSession) -> Result<(), Error> {
+        if let Some(Slot::Running(controls)) = self.channels.get(&id) {
+            controls.signal(&signal);
+        }
+        Ok(())
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _single: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
+        answer(session, id, false)
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _session: &mut RusshSession) -> Result<(), Error> {
+        debug!(peer = %self.connection.peer, channel = %id, "channel closed");
+        if self.channels.remove(&id).is_some() {
+            self.connection.channel_closed();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! What all connections of the worker share: settings, places, budgets, and the list of who is there.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Instant;
+
+use nix::sys::resource::{Resource, getrlimit};
+use tokio::sync::Notify;
+use tracing::{error, info};
+
+use super::algorithms;
+use super::authorized_keys::{KeyList, Reported};
+use super::channel::Controls;
+use super::channel::budget::Budget;
+use super::channel::flow::Budgets;
+use super::connection::Connection;
+use super::connection::admission::{Admission, ConnectionId, Progress};
+use super::host_keys::HostKeys;
+use crate::config::{Config, Source};
+use crate::systemd;
+
+/// What all queues together may hold in memory and on disk.
+const PROCESS_MEMORY: usize = 16 << 20;
+const PROCESS_SPOOL: usize = 128 << 20;
+/// Strangers get a quarter of the descriptors; a session needs several.
+const STRANGERS_SHARE: usize = 4;
+/// How often the log says that nobody can log in.
+const NO_KEYS_REMINDER: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// The configuration in force, and what was made of it. New connections get the newest.
+pub struct Settings {
+    pub source: Source,
+    pub config: Config,
+    pub russh: Arc<russh::server::Config>,
+    /// `TYPE SHA256:…` of each host key.
+    pub fingerprints: Vec<String>,
+}
+
+impl Settings {
+    pub fn new(source: &Source, config: Config, keys: HostKeys) -> Arc<Self> {
+        let fingerprints = keys.fingerprints();
+        let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys));
+        Arc::new(Self { source: source.clone(), config, russh, fingerprints })
+    }
+}
+
+/// The worker's state. Nothing in it must outlive a restart.
+pub struct Server {
+    pub started: Instant,
+    settings: RwLock<Arc<Settings>>,
+    admission: Mutex<Admission>,
+    connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
+    ids: AtomicU64,
+    process_memory: Arc<Budget>,
+    spool: Arc<Budget>,
+    greet: Notify,
+    last_no_keys_reminder: Mutex<Option<Instant>>,
+    reported: Mutex<Reported>,
+    jobs: Mutex<Vec<Weak<Controls>>>,
+    served: AtomicBool,
+}
+
+impl Server {
+    pub fn new(settings: Arc<Settings>) -> Arc<Self> {
+        let max_startups = settings.config.ssh.max_startups;
+        Arc::new(Self {
+            started: Instant::now(),
+            settings: RwLock::new(settings),
+            admission: Mutex::new(Admission::new(max_startups.min(descriptors() / STRANGERS_SHARE))),
+            connections: Mutex::default(),
+            ids: AtomicU64::new(1),
+            process_memory: Arc::new(Budget::new(PROCESS_MEMORY)),
+            spool: Arc::new(Budget::new(PROCESS_SPOOL)),
+            greet: Notify::new(),
+            last_no_keys_reminder: Mutex::new(None),
+            reported: Mutex::default(),
+            jobs: Mutex::default(),
+            served: AtomicBool::new(false),
+        })
+    }
+
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// New connections get these; live ones keep theirs.
+    pub fn replace_settings(&self, settings: Arc<Settings>) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    pub fn next_id(&self) -> ConnectionId {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn budgets(&self, connection: &Connection) -> Budgets {
+        Budgets {
+            process: Arc::clone(&self.process_memory),
+            connection: Arc::clone(&connection.memory),
+            spool: Arc::clone(&self.spool),
+        }
+    }
+
+    /// Takes a newcomer in, until what is returned is dropped, be it by a panic.
+    pub fn enter(self: &Arc<Self>, connection: &Arc<Connection>) -> Entry {
+        lock(&self.connections).insert(connection.id, Arc::clone(connection));
+        let victims = lock(&self.admission).enter(connection.id, connection.peer.ip(), Instant::now());
+        self.close(&victims);
+        Entry { server: Arc::clone(self), id: connection.id }
+    }
+
+    pub fn advance(&self, id: ConnectionId, progress: Progress) {
+        let victims = lock(&self.admission).advance(id, progress, Instant::now());
+        self.close(&victims);
+    }
+
+    pub fn leave_admission(&self, id: ConnectionId, logged_in: bool) {
+        lock(&self.admission).leave(id, logged_in);
+    }
+
+    /// Greets those whose turn it is, and sees to it that the others are not forgotten.
+    pub fn greet_waiting(&self) {
+        let greeted = lock(&self.admission).greet(Instant::now());
+        let connections = lock(&self.connections);
+        for connection in greeted.iter().filter_map(|id| connections.get(id)) {
+            connection.greet();
+        }
+        self.greet.notify_one();
+    }
+
+    /// Greets those who have to wait, as their sources' rates allow. Runs as long as the worker.
+    pub async fn greet_in_time(&self) {
+        loop {
+            let next = lock(&self.admission).next_greeting(Instant::now());
+            match next {
+                Some(at) => {
+                    tokio::time::sleep_until(at.into()).await;
+                    let greeted = lock(&self.admission).greet(Instant::now());
+                    let connections = lock(&self.connections);
+                    for connection in greeted.iter().filter_map(|id| connections.get(id)) {
+                        connection.greet();
+                    }
+                }
+                None => self.greet.notified().await,
+            }
+        }
+    }
+
+    /// Everybody who is connected.
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        lock(&self.connections).values().cloned().collect()
+    }
+
+    /// How many have logged in.
+    pub fn logged_in(&self) -> usize {
+        lock(&self.connections).values().filter(|connection| connection.is_authenticated()).count()
+    }
+
+    /// Descriptors or memory are short: those who have not logged in make room.
+    pub fn shed_strangers(&self) {
+        let victims = lock(&self.admission).shrink(descriptors() / STRANGERS_SHARE, Instant::now());
+        self.close(&victims);
+    }
+
+    /// How many hold a place of those that have not logged in.
+    pub fn strangers(&self) -> usize {
+        lock(&self.admission).places()
+    }
+
+    /// Somebody has logged in: should this worker die, the next may start at once.
+    pub fn note_login(&self) {
+        if !self.served.swap(true, Ordering::Relaxed)
+            && let Err(error) = systemd::notify("X_MYELIN_SERVED=1")
+        {
+            // The next login tells it.
+            self.served.store(false, Ordering::Relaxed);
+            info!(%error, "cannot tell the supervisor of the first login");
+        }
+    }
+
+    /// Remembers a job for the end of the worker.
+    pub fn add_job(&self, controls: &Arc<Controls>) {
+        let mut jobs = lock(&self.jobs);
+        jobs.retain(|job| job.strong_count() > 0);
+        jobs.push(Arc::downgrade(controls));
+    }
+
+    /// The jobs that run.
+    pub fn jobs(&self) -> Vec<Arc<Controls>> {
+        lock(&self.jobs).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Names in the log what is wrong with authorized keys, each fault once.
+    pub fn report_key_faults(&self, list: &KeyList) {
+        lock(&self.reported).warn_new(list);
+    }
+
+    /// Says how to add a key, at most once a minute.
+    pub fn remind_of_missing_keys(&self) {
+        let mut last = lock(&self.last_no_keys_reminder);
+        let now = Instant::now();
+        if last.is_none_or(|at| now.duration_since(at) >= NO_KEYS_REMINDER) {
+            *last = Some(now);
+            error!(
+                "no key may log in: add one with `myelin keys add 'ssh-ed25519 AAAA…'` on the device, or as \
+                 authorized_keys in its configuration"
+            );
+        }
+    }
+
+    /// Says so as long as nobody can log in, tried or not. Runs as long as the worker.
+    pub async fn watch_for_missing_keys(&self) {
+        loop {
+            if KeyList::collect(&self.settings().config).keys.is_empty() {
+                self.remind_of_missing_keys();
+            }
+            tokio::time::sleep(NO_KEYS_REMINDER).await;
+        }
+    }
+
+    fn close(&self, victims: &[ConnectionId]) {
+        let connections = lock(&self.connections);
+        for connection in victims.iter().filter_map(|id| connections.get(id)) {
+            connection.end.tell("gave way to a newer connection before it logged in");
+        }
+    }
+}
+
+/// How many descriptors this process may have.
+fn descriptors() -> usize {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
+    usize::try_from(soft).unwrap_or(usize::MAX)
+}
+
+/// That a connection is on the server's lists.
+pub struct Entry {
+    server: Arc<Server>,
+    id: ConnectionId,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.server.leave_admission(self.id, false);
+        lock(&self.server.connections).remove(&self.id);
+    }
+}
+
+/// A panic while a lock was held leaves maps that are still sound.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

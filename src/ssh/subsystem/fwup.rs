@@ -1,0 +1,102 @@
+//! The `fwup` subsystem: what a client sends is a `.fw` file and nothing else, and goes to fwup as it comes
+//! (spec ssh.md 2.1, 2.2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{info, warn};
+
+use crate::firmware::success;
+use crate::firmware::update::{Holder, Outcome, Refusal, Sender, Update};
+use crate::ssh::channel::flow::{End, Flow};
+use crate::ssh::channel::{Exit, Output, Session};
+
+/// The success action never runs before the client had so long to hear its exit status.
+const ACTION_AFTER: Duration = Duration::from_millis(500);
+/// How long we wait for the client to close its side.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// The channel as a sender of updates.
+pub struct ChannelSender {
+    pub flow: Arc<Flow>,
+    pub output: Output,
+}
+
+impl Sender for ChannelSender {
+    async fn next(&self) -> Option<Vec<Bytes>> {
+        self.flow.next().await
+    }
+
+    async fn gone(&self) {
+        self.flow.gone().await;
+    }
+
+    async fn drain(&self) {
+        self.flow.discard();
+        self.flow.ended(End::Eof).await;
+    }
+
+    async fn stdout(&self, text: Bytes) -> bool {
+        self.output.stdout(text).await
+    }
+
+    async fn stderr(&self, text: Bytes) -> bool {
+        self.output.stderr(text).await
+    }
+}
+
+/// Who this session is, for the update lock and the pre-check.
+pub fn holder(session: &Session) -> Holder {
+    let login = session.connection.login.get();
+    let peer = session.connection.peer;
+    Holder {
+        name: format!("ssh {}", peer.ip()),
+        user: login.map(|login| login.user.clone()).unwrap_or_default(),
+        peer: peer.to_string(),
+        fingerprint: login.map(|login| login.fingerprint.clone()).unwrap_or_default(),
+    }
+}
+
+/// Runs one update over the channel, and the success action after it.
+pub async fn run(session: Session) {
+    let sender = ChannelSender { flow: Arc::clone(&session.flow), output: session.output() };
+    let config = &session.settings.config;
+    let began = Instant::now();
+    let outcome = match Update::begin(config, &holder(&session)).await {
+        Ok(update) => update.run(&sender).await,
+        Err(refusal) => refuse(&sender, refusal).await,
+    };
+    log(&session, &outcome, began.elapsed());
+    sender.output.finish(Exit::Status(outcome.status)).await;
+    if outcome.status == 0 {
+        act_after_close(&session).await;
+    }
+}
+
+/// Runs the success action once the client has heard how the update ended.
+pub async fn act_after_close(session: &Session) {
+    let earliest = Instant::now() + ACTION_AFTER;
+    let _ = timeout(CLOSE_LIMIT, session.flow.gone()).await;
+    sleep_until(earliest).await;
+    success::act(&session.settings.config).await;
+}
+
+/// Tells the sender why nothing begins, without reading what it sends.
+async fn refuse(sender: &ChannelSender, refusal: Refusal) -> Outcome {
+    sender.flow.discard();
+    sender.stdout(format!("{}\n", refusal.text).into()).await;
+    Outcome { status: refusal.status, bytes: 0, last_line: refusal.text }
+}
+
+pub fn log(session: &Session, outcome: &Outcome, took: Duration) {
+    let user = session.connection.login.get().map(|login| login.user.as_str()).unwrap_or_default();
+    let (peer, status, bytes) = (session.connection.peer, outcome.status, outcome.bytes);
+    let (seconds, said) = (took.as_secs(), outcome.last_line.as_str());
+    if status == 0 {
+        info!(%peer, user, bytes, seconds, status, said, "ssh.fwup");
+    } else {
+        warn!(%peer, user, bytes, seconds, status, said, "ssh.fwup");
+    }
+}

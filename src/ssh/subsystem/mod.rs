@@ -1,0 +1,57 @@
+//! Subsystems: what a client can ask for by name (RFC 4254 section 6.5).
+//!
+//! To add one: a variant here, its name in `find`, and its work in a file beside this one, called by `run`.
+
+mod fwup;
+pub mod legacy;
+mod status;
+
+use crate::config::Ssh;
+use crate::ssh::channel::{self, Session};
+use crate::ssh::connection::Service;
+
+/// The longest name that is looked up.
+const MAX_NAME: usize = 64;
+
+/// A subsystem that exists.
+pub enum Subsystem {
+    /// A firmware update: the stream is the `.fw` file.
+    Fwup,
+    /// The same behind the header of nerves_firmware_ssh.
+    Legacy,
+    /// `firmware status --json` of this daemon.
+    Status,
+    /// A program of the image's own, from `[ssh.subsystem]`.
+    Program(Vec<String>),
+}
+
+impl Subsystem {
+    /// The subsystem of this name, if clients of this listener may use it. A name of ours can be given to
+    /// another program in the configuration.
+    pub fn find(name: &str, ssh: &Ssh, service: Service) -> Option<Self> {
+        if name.len() > MAX_NAME {
+            return None;
+        }
+        match (service, name) {
+            (Service::Legacy, legacy::NAME) => Some(Self::Legacy),
+            (Service::Legacy, _) => None,
+            (Service::Ssh, _) if ssh.subsystem.contains_key(name) => {
+                ssh.subsystem.get(name).cloned().map(Self::Program)
+            }
+            (Service::Ssh, "fwup") => Some(Self::Fwup),
+            (Service::Ssh, "myelin-status") => Some(Self::Status),
+            (Service::Ssh, legacy::NAME) if ssh.legacy.enabled => Some(Self::Legacy),
+            (Service::Ssh, _) => None,
+        }
+    }
+
+    /// Runs it to its end. Whatever happens, the channel gets an exit status and is closed.
+    pub async fn run(self, session: Session) {
+        match self {
+            Self::Fwup => fwup::run(session).await,
+            Self::Legacy => legacy::run(session).await,
+            Self::Status => status::run(session).await,
+            Self::Program(words) => channel::run_program(session, words).await,
+        }
+    }
+}

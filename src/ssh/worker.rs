@@ -1,0 +1,214 @@
+//! The worker process: its start, its accept loops, its signs of life, its end.
+
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, interval, sleep, timeout};
+use tracing::{error, info, warn};
+
+use super::connection::{self, Service};
+use super::host_keys::{self, HostKeys};
+use super::server::{Server, Settings};
+use crate::config::{self, Source};
+use crate::firmware::boot::Boot;
+use crate::firmware::store;
+use crate::systemd::PassedFd;
+use crate::{logging, sys, systemd};
+
+/// Between the supervisor, which goes last, and everything else.
+const OOM_SCORE: &[u8] = b"-800";
+/// After a failed accept: descriptors or memory are short, and a loop would make it worse.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the log says so.
+const ACCEPT_WARNING: Duration = Duration::from_secs(60);
+/// Errors of accept(2) that go away when somebody else goes.
+const SHORTAGES: [libc::c_int; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+/// A socket whose address is not bound yet is looked at again after so long.
+const UNBOUND_PAUSE: Duration = Duration::from_millis(500);
+/// How long sessions have to end when the worker does.
+const FAREWELL: Duration = Duration::from_millis(2_500);
+
+/// `myelin worker ssh`.
+pub fn main(source: &Source) -> ExitCode {
+    sys::set_process_name(c"myelin: ssh");
+    let sockets = systemd::take_listen_fds();
+    let loaded = config::load(source);
+    logging::start(&loaded.config);
+    if sockets.is_empty() {
+        error!("no sockets: start `myelin daemon`, or this worker by its systemd socket unit (LISTEN_FDS)");
+        return ExitCode::FAILURE;
+    }
+    sys::set_oom_score(OOM_SCORE);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "cannot start the event loop");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(source, loaded.config, sockets)) {
+        Ok(()) => {
+            // Disk work that still runs must not hold up the end.
+            runtime.shutdown_background();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(%error, "the ssh worker cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let keys = load_host_keys(&config);
+    let pending = keys.pending.clone();
+    // Found once after boot, before an update can change what the store says.
+    let environment = store::read(&config.firmware).ok();
+    let boot = Boot::current(&config.runtime_dir, environment.as_ref());
+    info!(running = ?boot.running, boot_id = ?boot.id, "firmware");
+    let settings = Settings::new(source, config, keys);
+    info!(fingerprints = ?settings.fingerprints, "host keys");
+    let server = Server::new(settings);
+    let mut loops = tokio::task::JoinSet::new();
+    for socket in sockets {
+        let service = if socket.name == "legacy" { Service::Legacy } else { Service::Ssh };
+        let listener = StdListener::from(socket.fd);
+        match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
+            Ok(listener) => drop(loops.spawn(accept(Arc::clone(&server), listener, service))),
+            // The others serve.
+            Err(error) => error!(%error, name = socket.name, "cannot use a socket that was passed to us"),
+        }
+    }
+    if loops.is_empty() {
+        return Err(io::Error::other("none of the sockets that were passed to us can be used"));
+    }
+    loops.spawn({
+        let server = Arc::clone(&server);
+        async move { server.greet_in_time().await }
+    });
+    loops.spawn({
+        let server = Arc::clone(&server);
+        async move { server.watch_for_missing_keys().await }
+    });
+    loops.spawn(give_signs_of_life());
+    if !pending.is_empty() {
+        loops.spawn(make_slow_keys(Arc::clone(&server), pending));
+    }
+    tell("READY=1");
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&server),
+        }
+    }
+    tell("STOPPING=1");
+    // The sockets go first, so that a new daemon can have the addresses.
+    loops.shutdown().await;
+    end_connections(&server).await;
+    Ok(())
+}
+
+/// Accepts for ever. An error is the system's shortage, or an address that is not bound yet; it passes.
+async fn accept(server: Arc<Server>, listener: TcpListener, service: Service) {
+    let mut warned: Option<Instant> = None;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                tokio::spawn(connection::serve(Arc::clone(&server), stream, peer, service));
+            }
+            // The supervisor has not got the address yet (accept(2)).
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => sleep(UNBOUND_PAUSE).await,
+            Err(error) => {
+                if warned.is_none_or(|at| at.elapsed() >= ACCEPT_WARNING) {
+                    warned = Some(Instant::now());
+                    warn!(%error, "cannot accept a connection; trying again");
+                }
+                // Whoever waits in the backlog may be the owner.
+                if error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&code)) {
+                    server.shed_strangers();
+                }
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn give_signs_of_life() {
+    let Some(limit) = systemd::watchdog_interval() else { return std::future::pending().await };
+    let mut ticks = interval(limit / 3);
+    loop {
+        ticks.tick().await;
+        tell("WATCHDOG=1");
+    }
+}
+
+/// Tells the service manager; one that cannot be told will restart us, which is no reason to end now.
+fn tell(state: &str) {
+    if let Err(error) = systemd::notify(state) {
+        warn!(%error, state, "cannot tell the service manager");
+    }
+}
+
+fn load_host_keys(config: &config::Config) -> HostKeys {
+    let keys = host_keys::load(config);
+    for warning in &keys.warnings {
+        warn!("host keys: {warning}");
+    }
+    keys
+}
+
+/// Makes keys that take long, one after the other, beside the work; then serves them too.
+async fn make_slow_keys(server: Arc<Server>, pending: Vec<config::HostKeyType>) {
+    for kind in pending {
+        let config = server.settings().config.clone();
+        match tokio::task::spawn_blocking(move || host_keys::make(&config, kind)).await {
+            Ok(Ok((_, warnings))) => {
+                for warning in warnings {
+                    warn!("host keys: {warning}");
+                }
+                reload(&server);
+            }
+            Ok(Err(error)) => warn!(%error, ?kind, "cannot make a host key"),
+            Err(error) => warn!(%error, ?kind, "cannot make a host key"),
+        }
+    }
+}
+
+/// Reads configuration and host keys again. Live connections keep what they have.
+fn reload(server: &Arc<Server>) {
+    let source = server.settings().source.clone();
+    let loaded = config::load(&source);
+    for problem in &loaded.problems {
+        warn!(%problem, "ssh.config");
+    }
+    let keys = load_host_keys(&loaded.config);
+    server.replace_settings(Settings::new(&source, loaded.config, keys));
+    info!("configuration read again; it holds for new connections");
+}
+
+/// Ends every connection and with them their programs, and waits until that has happened.
+async fn end_connections(server: &Arc<Server>) {
+    for connection in server.connections() {
+        connection.end.tell("the daemon ends");
+    }
+    let all_ended = async {
+        while !server.connections().is_empty() || !server.jobs().is_empty() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if timeout(FAREWELL, all_ended).await.is_err() {
+        for job in server.jobs() {
+            job.kill(Signal::SIGKILL);
+        }
+    }
+}

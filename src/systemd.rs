@@ -1,0 +1,72 @@
+//! The client side of three systemd protocols: sockets by `LISTEN_FDS` (sd_listen_fds(3)), state by
+//! `NOTIFY_SOCKET` (sd_notify(3)), and `WATCHDOG_USEC` (sd_watchdog_enabled(3)).
+//!
+//! The supervisor speaks the other side to its workers, so these run the same under systemd's own units.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+/// The first descriptor that is passed (sd_listen_fds(3)).
+pub const FIRST_FD: RawFd = 3;
+/// More sockets than this are a mistake of the caller, not a configuration.
+const MAX_FDS: RawFd = 64;
+
+/// A descriptor that was passed to this process, and its name from `LISTEN_FDNAMES`.
+pub struct PassedFd {
+    pub fd: OwnedFd,
+    pub name: String,
+}
+
+/// Takes the descriptors passed to this process. Call it once, early, before anything else opens files.
+pub fn take_listen_fds() -> Vec<PassedFd> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<RawFd>().ok());
+    if number("LISTEN_PID") != Some(std::process::id().cast_signed()) {
+        return Vec::new();
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, MAX_FDS);
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    (FIRST_FD..FIRST_FD + count)
+        .filter_map(|fd| {
+            let name = names.next().unwrap_or_default().to_owned();
+            crate::sys::set_cloexec(fd).ok()?;
+            // SAFETY: the protocol hands these descriptors to this process alone; they are open (fcntl
+            // succeeded), and nothing else of ours owns them, as this runs once and first.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            Some(PassedFd { fd, name })
+        })
+        .collect()
+}
+
+/// Tells the service manager, when there is one. Lines as in sd_notify(3), such as `READY=1`.
+pub fn notify(state: &str) -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    // A manager that does not read must not stop what logs people in.
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(state.as_bytes(), &address(&path)?)?;
+    Ok(())
+}
+
+fn address(path: &OsStr) -> io::Result<SocketAddr> {
+    match path.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        _ => SocketAddr::from_pathname(path),
+    }
+}
+
+/// How often the service manager wants to hear `WATCHDOG=1`, if at all.
+pub fn watchdog_interval() -> Option<Duration> {
+    let microseconds = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    if let Ok(pid) = std::env::var("WATCHDOG_PID")
+        && pid != std::process::id().to_string()
+    {
+        return None;
+    }
+    Some(Duration::from_micros(microseconds))
+}

@@ -1,0 +1,274 @@
+//! A daemon of its own for each test, and the real OpenSSH client to use it.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a daemon may take to answer on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running daemon with a folder, a port and a key of its own.
+pub struct Device {
+    pub folder: tempfile::TempDir,
+    pub port: u16,
+    pub daemon: Child,
+}
+
+impl Device {
+    /// Starts a daemon whose `[ssh]` has `more_ssh` and whose file ends with `rest`.
+    pub fn start(more_ssh: &str, rest: &str) -> Self {
+        // Under target/ and not in /tmp: that may lie in memory, where spool_dir must not be.
+        let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let folder = tempfile::Builder::new().prefix("device").tempdir_in(parent).unwrap();
+        let key = folder.path().join("key");
+        let made =
+            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+        assert!(made.expect("ssh-keygen is installed (apt install openssh-client)").success());
+        let public = fs::read_to_string(folder.path().join("key.pub")).unwrap();
+        Self::start_in(folder, public.trim(), more_ssh, rest)
+    }
+
+    pub fn start_in(folder: tempfile::TempDir, public_key: &str, more_ssh: &str, rest: &str) -> Self {
+        let port = free_port();
+        let path = folder.path().display();
+        let keys =
+            if public_key.is_empty() { String::new() } else { format!("authorized_keys = [{public_key:?}]") };
+        let config = format!(
+            "state_dir = \"{path}/state\"\nruntime_dir = \"{path}/run\"\n\
+             [ssh]\nlisten_address = [\"127.0.0.1\", \"::1\"]\nport = {port}\n{keys}\n{more_ssh}\n{rest}\n"
+        );
+        fs::write(folder.path().join("config.toml"), config).unwrap();
+        let daemon = spawn_daemon(folder.path());
+        let device = Self { folder, port, daemon };
+        device.wait_until_it_answers();
+        device
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path("config.toml")
+    }
+
+    /// Everything the daemon has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Waits until the log contains `text`.
+    pub fn wait_for_log(&self, text: &str) {
+        wait_until(&format!("the log says {text:?}"), || self.log().contains(text));
+    }
+
+    /// Waits until the daemon sends its identification.
+    pub fn wait_until_it_answers(&self) {
+        wait_until("the daemon answers", || {
+            banner(self.port).is_some_and(|line| line.starts_with("SSH-2.0-"))
+        });
+    }
+
+    /// The options that every OpenSSH client gets here.
+    pub fn ssh_options(&self) -> Vec<String> {
+        let mut options: Vec<String> = vec!["-F".into(), "none".into()];
+        let key = self.path("key").display().to_string();
+        for option in [
+            format!("IdentityFile={key}"),
+            "IdentitiesOnly=yes".into(),
+            "StrictHostKeyChecking=no".into(),
+            "UserKnownHostsFile=/dev/null".into(),
+            "LogLevel=ERROR".into(),
+            "BatchMode=yes".into(),
+        ] {
+            options.extend(["-o".into(), option]);
+        }
+        options
+    }
+
+    /// `ssh … root@127.0.0.1`, to be completed with a command.
+    pub fn ssh(&self) -> Command {
+        self.ssh_with(&[])
+    }
+
+    /// The same with more options, which stand before the host.
+    pub fn ssh_with(&self, options: &[&str]) -> Command {
+        let mut command = Command::new("ssh");
+        command
+            .args(self.ssh_options())
+            .args(["-p", &self.port.to_string()])
+            .args(options)
+            .arg("root@127.0.0.1");
+        command
+    }
+
+    /// Runs a command on the device.
+    pub fn run(&self, command: &str) -> Output {
+        self.ssh().arg(command).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Asserts that the key can still log in and do something.
+    pub fn assert_reachable(&self) {
+        let output = self.run("echo reachable");
+        assert_eq!(text(&output.stdout), "reachable\n", "log:\n{}", self.log());
+    }
+
+    /// The pid of the ssh worker.
+    pub fn worker(&self) -> u32 {
+        let mut found = None;
+        wait_until("a worker runs", || {
+            found = children(self.daemon.id()).first().copied();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// Sends `input` to the `fwup` subsystem.
+    pub fn push(&self, input: &[u8]) -> Output {
+        pipe_into(self.ssh_with(&["-s"]).arg("fwup"), input)
+    }
+
+    /// Our own command with this device's configuration.
+    pub fn myelin(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_myelin"))
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    pub fn stop(&mut self) {
+        signal(self.daemon.id(), "TERM");
+        let began = Instant::now();
+        while self.daemon.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(10), "the daemon does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts the daemon again after `stop`.
+    pub fn start_again(&mut self) {
+        self.daemon = spawn_daemon(self.folder.path());
+        self.wait_until_it_answers();
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if self.daemon.try_wait().is_ok_and(|ended| ended.is_none()) {
+            signal(self.daemon.id(), "TERM");
+            let _ = self.daemon.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log ---\n{}", self.log());
+        }
+    }
+}
+
+fn spawn_daemon(folder: &Path) -> Child {
+    let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_myelin"))
+        .args(["daemon", "--config"])
+        .arg(folder.join("config.toml"))
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("JOURNAL_STREAM")
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The first line that a server sends.
+pub fn banner(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < 255 && stream.read(&mut byte).ok()? == 1 && byte != *b"\n" {
+        line.push(byte[0]);
+    }
+    (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned())
+}
+
+/// Runs `command` with `input` on its stdin. One that ends early reads no more of it.
+pub fn pipe_into(command: &mut Command, input: &[u8]) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let _ = stdin.write_all(input);
+        });
+        child.wait_with_output().unwrap()
+    })
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+}
+
+pub fn children(pid: u32) -> Vec<u32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
+/// Whether a process runs whose command line contains `text`.
+pub fn is_running(text: &str) -> bool {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.into_iter().any(|entry| {
+        let is_process = entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        is_process && String::from_utf8_lossy(&line).replace('\0', " ").contains(text)
+    })
+}
+
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_at_most(PATIENCE, what, &mut condition);
+}
+
+pub fn wait_at_most(limit: Duration, what: &str, condition: &mut dyn FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < limit, "waited {limit:?} in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A kilobyte count of `/proc/PID/status`, such as `VmRSS`.
+pub fn status_kib(pid: u32, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Bytes without a pattern, the same for the same seed.
+pub fn random_bytes(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
