@@ -7,7 +7,6 @@ mod apply;
 mod archive;
 mod create;
 mod disk;
-#[allow(dead_code)]
 mod fat;
 mod firmware;
 mod getopt;
@@ -21,7 +20,6 @@ mod number;
 mod option_table;
 mod options;
 mod output;
-#[allow(dead_code)]
 mod partition;
 mod progress;
 mod time;
