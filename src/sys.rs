@@ -117,6 +117,7 @@ pub fn peer_is_gone(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Leaves `fd` open for the program that `command` starts; the caller keeps it open until then.
+#[cfg(test)]
 pub fn inherit(command: &mut std::process::Command, fd: RawFd) {
     // SAFETY: between fork and exec the closure makes one system call and no allocation.
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, move || clear_cloexec(fd)) };
