@@ -49,12 +49,18 @@ fn gets_in(device: &Device, name: &str) {
 #[track_caller]
 fn stays_out(device: &Device, name: &str) {
     let output = login(device, name, &[]);
-    assert!(text(&output).contains("Permission denied (publickey)"), "{}\nlog:\n{}", text(&output), device.log());
+    assert!(
+        text(&output).contains("Permission denied (publickey)"),
+        "{}\nlog:\n{}",
+        text(&output),
+        device.log()
+    );
 }
 
 fn keys(device: &Device, words: &[&str]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
-    let output = command.arg("keys").args(words).arg("--config").arg(device.path("config.toml")).output().unwrap();
+    let output =
+        command.arg("keys").args(words).arg("--config").arg(device.path("config.toml")).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
 }
 
@@ -103,8 +109,11 @@ fn a_key_that_leaves_the_configuration_stays_out() {
     gets_in(&device, "user");
     device.stop();
     let config = fs::read_to_string(device.path("config.toml")).unwrap();
-    let without: String =
-        config.lines().filter(|line| !line.starts_with("authorized_keys")).map(|line| format!("{line}\n")).collect();
+    let without: String = config
+        .lines()
+        .filter(|line| !line.starts_with("authorized_keys"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     fs::write(device.path("config.toml"), without).unwrap();
     device.start();
     device.wait_for_port();
@@ -142,7 +151,11 @@ fn an_agent_with_many_wrong_keys_gets_in_too() {
         make_key(&device, &format!("wrong{number}"), &["ed25519"]);
         words.splice(0..0, ["-i".to_owned(), device.path(&format!("wrong{number}")).display().to_string()]);
     }
-    let output =
-        Command::new("ssh").args(words).args(["127.0.0.1", "true"]).env_remove("SSH_AUTH_SOCK").output().unwrap();
+    let output = Command::new("ssh")
+        .args(words)
+        .args(["127.0.0.1", "true"])
+        .env_remove("SSH_AUTH_SOCK")
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", text(&output));
 }

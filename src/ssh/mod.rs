@@ -7,6 +7,7 @@ mod algorithms;
 pub mod authorized_keys;
 mod channel;
 mod connection;
+mod control;
 mod display;
 mod handler;
 pub mod host_keys;

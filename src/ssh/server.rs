@@ -1,6 +1,8 @@
 //! What all connections of the worker share: settings, places, budgets, and the list of who is there.
 
 use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
@@ -78,6 +80,17 @@ impl Server {
             jobs: Mutex::default(),
             served: AtomicBool::new(false),
         })
+    }
+
+    /// Remembers a socket for `myelin status`.
+    pub fn add_listener(&self, name: &str, address: io::Result<SocketAddr>) {
+        let address = address.map_or_else(|error| error.to_string(), |address| address.to_string());
+        lock(&self.listening).push(if name == "ssh" { address } else { format!("{address} ({name})") });
+    }
+
+    /// The sockets that are served.
+    pub fn listening(&self) -> Vec<String> {
+        lock(&self.listening).clone()
     }
 
     pub fn settings(&self) -> Arc<Settings> {

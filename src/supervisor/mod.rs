@@ -42,6 +42,8 @@ const NOTIFY: Token = Token(1);
 
 /// `myelin daemon`.
 pub fn main(source: &Source) -> ExitCode {
+    // Sockets are our own business; who starts us wants to hear of our state only.
+    drop(systemd::take_environment());
     let loaded = config::load(source);
     logging::start(&loaded.config);
     for problem in &loaded.problems {
@@ -77,6 +79,7 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
         recipe,
         backoff: Backoff::default(),
         state: State::Waiting { until: Instant::now() },
+        next_sign_of_life: systemd::watchdog_interval().map(|_| Instant::now()),
     };
     supervisor.run()
 }
@@ -120,6 +123,8 @@ struct Supervisor {
     recipe: Recipe,
     backoff: Backoff,
     state: State,
+    /// When our own service manager hears of us next, if it wants to.
+    next_sign_of_life: Option<Instant>,
 }
 
 impl Supervisor {
@@ -153,10 +158,17 @@ impl Supervisor {
             State::Waiting { until } | State::Stopping { until, .. } => *until,
             State::Running(worker) => worker.deadline(),
         };
-        self.listeners.iter().filter_map(Listener::next_retry).chain([state]).min()
+        self.listeners.iter().filter_map(Listener::next_retry).chain([state]).chain(self.next_sign_of_life).min()
     }
 
     fn act_on_time(&mut self, now: Instant) {
+        if let Some(interval) = systemd::watchdog_interval()
+            && self.next_sign_of_life.is_some_and(|at| at <= now)
+        {
+            // That this loop turns is what the sign says; a manager that cannot be told restarts us.
+            let _ = systemd::notify("WATCHDOG=1");
+            self.next_sign_of_life = Some(now + interval / 3);
+        }
         for listener in &mut self.listeners {
             listener.bind_due(now);
         }
