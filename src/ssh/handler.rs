@@ -289,6 +289,8 @@ impl russh::server::Handler for Handler {
         name: &str,
         session: &mut RusshSession,
     ) -> Result<(), Error> {
+        #[cfg(debug_assertions)]
+        super::provoke::panic_if_asked(name, &self.connection);
         let found = Subsystem::find(name, &self.settings.config.ssh, self.connection.service);
         if found.is_none() {
             info!(peer = %self.connection.peer, name = display::name(name), "no such subsystem");

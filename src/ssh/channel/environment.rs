@@ -28,8 +28,8 @@ impl Requested {
     pub fn accept(&mut self, patterns: &[String], name: &str, value: &str) -> bool {
         let bytes = self.bytes + name.len() + value.len();
         let well_formed = !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
-        let allowed =
-            patterns.iter().any(|pattern| pattern_matches(pattern, name)) && !NEVER.iter().any(|n| pattern_matches(n, name));
+        let allowed = patterns.iter().any(|pattern| pattern_matches(pattern, name))
+            && !NEVER.iter().any(|n| pattern_matches(n, name));
         if !well_formed || !allowed || self.variables.len() >= MAX_VARIABLES || bytes > MAX_BYTES {
             return false;
         }
