@@ -147,7 +147,7 @@ fn a_firmware_that_fwup_refuses_changes_nothing() {
 #[test]
 fn a_worker_that_dies_midway_is_6_and_the_next_push_works() {
     let mut device = device(
-        "head -c 100000 >/dev/null\ntouch midway\n[ -e again ] || sleep 60\n[ -e again ] && { cat >/dev/null; cp env.next env; printf 'Success!\\n\\032\\000'; }",
+        "head -c 100000 >/dev/null\ntouch midway\n[ -e again ] || exec sleep 60\n[ -e again ] && { cat >/dev/null; cp env.next env; printf 'Success!\\n\\032\\000'; }",
     );
     let child = upload(&device, &["--no-wait"])
         .stdout(std::process::Stdio::piped())
