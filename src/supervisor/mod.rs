@@ -160,7 +160,12 @@ impl Supervisor {
             State::Waiting { until } | State::Stopping { until, .. } => *until,
             State::Running(worker) => worker.deadline(),
         };
-        self.listeners.iter().filter_map(Listener::next_retry).chain([state]).chain(self.next_sign_of_life).min()
+        self.listeners
+            .iter()
+            .filter_map(Listener::next_retry)
+            .chain([state])
+            .chain(self.next_sign_of_life)
+            .min()
     }
 
     fn act_on_time(&mut self, now: Instant) {
