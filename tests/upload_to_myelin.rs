@@ -163,3 +163,20 @@ fn a_worker_that_dies_midway_is_6_and_the_next_push_works() {
     let output = upload_and_reboot(&mut device, |_| {});
     expect(&output, 0, "runs slot b");
 }
+
+#[test]
+fn the_generated_script_sends_what_plain_ssh_would() {
+    let device = device(GOOD);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+    assert!(command.arg("gen-script").current_dir(device.folder.path()).status().unwrap().success());
+    let options = format!("{} -p {}", device.ssh_options().join(" "), device.port);
+    let output = Command::new("sh")
+        .args(["./upload.sh", "root@127.0.0.1", "new.fw"])
+        .env("SSH_OPTIONS", options)
+        .current_dir(device.folder.path())
+        .output()
+        .unwrap();
+    expect(&output, 0, "Uploading to root@127.0.0.1...");
+    assert_eq!(text(&output.stdout), "Success!\n");
+    assert_eq!(fs::read(device.path("got")).unwrap(), fs::read(device.path("new.fw")).unwrap());
+}
