@@ -8,6 +8,7 @@ pub mod authorized_keys;
 mod channel;
 mod connection;
 mod display;
+mod failures;
 mod handler;
 pub mod host_keys;
 pub mod keys;
