@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Output, Stdio};
 use std::thread::sleep;
@@ -176,6 +177,63 @@ fn a_client_that_vanishes_is_noticed_when_nothing_is_read() {
     client.wait().unwrap();
     wait_at_most(Duration::from_secs(5), "fwup is gone", &mut || !fake.is_running());
     assert_eq!(fake.push(GOOD).status.code(), Some(0), "the lock is free");
+}
+
+#[test]
+fn a_client_that_takes_no_output_holds_nothing_up_once_it_is_gone() {
+    let fake = Fake::start();
+    fake.script("trap '' TERM; while :; do head -c 100000 /dev/zero; done");
+    let mut client = fake.0.ssh_with(&["-s"]);
+    let mut client = client.arg("fwup").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    wait_until("it runs", || fake.is_running());
+    sleep(Duration::from_secs(2));
+    assert_eq!(fake.push(GOOD).status.code(), Some(75));
+    client.kill().unwrap();
+    client.wait().unwrap();
+    wait_at_most(Duration::from_secs(5), "fwup is gone", &mut || !fake.is_running());
+    assert_eq!(fake.push(GOOD).status.code(), Some(0));
+}
+
+#[test]
+fn what_is_sent_to_a_fwup_that_is_done_is_taken_and_dropped() {
+    let fake = Fake::start();
+    fake.script(r"echo 'fwup: not for this board'; printf '\032\001'; exit 1");
+    let mut client = fake.0.ssh_with(&["-s"]);
+    let mut client = client.arg("fwup").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    for _ in 0..20 {
+        stdin.write_all(&[7; 1 << 20]).expect("`cat` does not die before its client has the message");
+    }
+    drop(stdin);
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "fwup: not for this board\n");
+    // Without an end it is not taken for ever.
+    let began = Instant::now();
+    let mut client = fake.0.ssh_with(&["-s"]);
+    let mut client = client.arg("fwup").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let stdin = client.stdin.take();
+    assert_eq!(client.wait().unwrap().code(), Some(1));
+    assert!((4..8).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    drop(stdin);
+}
+
+#[test]
+fn the_lock_is_held_as_long_as_anything_of_fwup_writes() {
+    let fake = Fake::start();
+    let marker = format!("sleep 4.0{}", fake.0.port);
+    let mut client =
+        fake.hanging_push(&format!("setsid {marker} & exec sleep 100.0{}", fake.0.port), Stdio::null());
+    wait_until("it runs", || is_running(&marker));
+    common::signal(fake.0.worker(), "KILL");
+    client.wait().unwrap();
+    wait_until("fwup itself is gone", || !is_running(&format!("sleep 100.0{}", fake.0.port)));
+    fake.0.wait_until_it_answers();
+    let output = fake.push(GOOD);
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+    assert!(text(&output.stdout).starts_with("Error: update in progress (ssh 127.0.0.1"), "{output:?}");
+    wait_until("the last of it is gone", || !is_running(&marker));
+    assert_eq!(fake.push(GOOD).status.code(), Some(0));
 }
 
 #[test]

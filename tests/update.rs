@@ -246,7 +246,9 @@ fn a_client_that_vanishes_leaves_nothing_running() {
     wait_at_most(Duration::from_secs(5), "fwup is gone", &mut || !board.fwup_runs());
     wait_until("the lock is free", || board.status()["update"] == json!(null));
     board.assert_unharmed();
+    let half = board.v2.archive.len() / 2;
     board.device.wait_for_log("ssh.fwup");
+    assert!(board.device.log().contains(&format!("bytes={half}")), "{}", board.device.log());
     sleep(Duration::from_secs(1));
     assert!(!board.device.path("acted").exists());
     board.assert_updatable();
@@ -266,6 +268,20 @@ fn a_worker_that_is_killed_comes_back_and_so_does_the_device() {
         assert_eq!(client.wait().unwrap().code(), Some(255));
         board.assert_unharmed();
     }
+    board.assert_updatable();
+}
+
+#[test]
+fn an_update_ends_with_the_daemon() {
+    let mut board = Board::start("");
+    let mut client = board.begin_push(&board.v2, board.v2.archive.len() / 2);
+    let began = Instant::now();
+    board.device.stop();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(!board.fwup_runs());
+    assert_ne!(client.wait().unwrap().code(), Some(0));
+    board.device.start_again();
+    board.assert_unharmed();
     board.assert_updatable();
 }
 
