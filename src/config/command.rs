@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{Config, Loaded, Place, Problem, Source, load, show};
+use super::{BootPartitionKeys, Config, Loaded, Place, Problem, Source, load, show};
 use crate::firmware::public_keys;
 use crate::ssh::authorized_keys::{self, KeyList};
 
@@ -89,6 +89,7 @@ fn key_problems(loaded: &Loaded, source: &Source) -> Vec<Problem> {
         let mut alone = config.clone();
         alone.ssh.authorized_keys = vec![line.clone()];
         alone.ssh.authorized_keys_file = vec![PathBuf::from("/dev/null/none")];
+        alone.ssh.boot_partition_keys = BootPartitionKeys::Disabled;
         let list = KeyList::collect(&alone);
         keys += list.keys.len();
         let refused = list.refused.into_iter().map(|refused| refused.reason.to_string());
@@ -100,7 +101,10 @@ fn key_problems(loaded: &Loaded, source: &Source) -> Vec<Problem> {
     keys += list.keys.len();
     for refused in list.refused {
         let place = match refused.source {
-            authorized_keys::Source::File { path, line } => Place { file: path.as_path().into(), line },
+            authorized_keys::Source::File { path, line }
+            | authorized_keys::Source::BootPartition { path, line } => {
+                Place { file: path.as_path().into(), line }
+            }
             authorized_keys::Source::Config => continue,
         };
         problems.push(problem(place, "", refused.reason.to_string()));
