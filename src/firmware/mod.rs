@@ -2,6 +2,7 @@
 //!
 //! It knows the environment block and speaks to fwup as a process; it knows nothing of SSH.
 
+mod admission;
 pub mod boot;
 pub mod command;
 mod handshake;

@@ -107,7 +107,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config { runtime_dir: folder.path().join("run"), ..Config::default() };
         let limit = Duration::from_secs(60);
-        config.firmware.validation.time_limit = crate::config::Seconds::from_secs(60);
+        config.firmware.validation = toml::from_str("time_limit = 60").unwrap();
         assert_eq!(time_left(&config), limit);
         let put = |boot: Option<String>, ago: u64| {
             let begun = Begun { boot, uptime: uptime().unwrap().saturating_sub(ago) };
