@@ -375,3 +375,25 @@ fn a_factory_reset_keeps_the_keys_of_the_image_and_needs_one() {
     assert_fails(&output, 1, "no key of the image");
     device.assert_reachable();
 }
+
+#[test]
+fn a_gate_without_what_it_needs_is_found_when_the_image_is_built() {
+    let (folder, public) = common::new_folder();
+    let path = folder.path().join("config.toml");
+    let check = |validation: &str| {
+        let text = format!("[ssh]\nauthorized_keys = [{public:?}]\n[firmware.validation]\n{validation}\n");
+        fs::write(&path, text).unwrap();
+        let check = Command::new(env!("CARGO_BIN_EXE_myelin")).args(["config", "check"]).arg(&path).output();
+        text_of(check.unwrap())
+    };
+    assert_eq!(check("gates = [\"login\", \"manual\"]\ntime_limit = \"15m\"\naction = \"reboot\""), "");
+    assert!(check("gates = [\"login\", \"health\"]").contains("firmware.validation.health"));
+    assert!(check("gates = \"processes\"").contains("firmware.validation.processes"));
+    assert!(check("gates = [\"hope\"]").contains("firmware.validation.gates"));
+    assert!(check("time_limit = 1").contains("firmware.validation.time_limit"));
+    assert!(check("health = [\"relative\"]").contains("firmware.validation.health"));
+}
+
+fn text_of(output: Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}

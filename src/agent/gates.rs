@@ -58,6 +58,9 @@ impl Gates {
 
 /// Whether processes of all these names run, as `proc` says.
 fn all_run(wanted: &[String], proc: &Path) -> Result<(), String> {
+    if wanted.is_empty() {
+        return Err("firmware.validation.processes names no process".into());
+    }
     let entries = std::fs::read_dir(proc).map_err(|error| format!("cannot look at processes: {error}"))?;
     let names: BTreeSet<String> = entries
         .flatten()
@@ -121,7 +124,7 @@ mod tests {
         let run =
             |names: &[&str]| all_run(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), proc.path());
         assert_eq!(run(&["init", "a-very-long-name-indeed"]), Ok(()));
-        assert_eq!(run(&[]), Ok(()));
+        assert!(run(&[]).is_err());
         assert!(run(&["init", "missing"]).unwrap_err().contains("missing"));
     }
 }

@@ -23,6 +23,8 @@ use crate::{logging, sys, systemd};
 const OOM_SCORE: &[u8] = b"-500";
 /// How long an update that runs is waited for in one attempt; there will be another.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Less than the supervisor gives us to end.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// `myelin worker agent`. Exit status 0 when nothing is on trial (any more).
 pub fn main(source: &Source) -> ExitCode {
@@ -47,7 +49,8 @@ pub fn main(source: &Source) -> ExitCode {
         }
     };
     let code = runtime.block_on(serve(config));
-    runtime.shutdown_background();
+    // A copy of the store that is being written becomes whole.
+    runtime.shutdown_timeout(FAREWELL);
     code
 }
 
