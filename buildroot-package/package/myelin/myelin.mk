@@ -86,7 +86,7 @@ define MYELIN_INSTALL_INIT_SYSV
 endef
 
 define MYELIN_INSTALL_INIT_SYSTEMD
-	$(foreach unit,$(MYELIN_UNITS),\
+	$(foreach unit,$(MYELIN_UNITS), \
 		$(INSTALL) -D -m 0644 $(MYELIN_PKGDIR)/$(unit) \
 			$(TARGET_DIR)/usr/lib/systemd/system/$(unit)
 	)
