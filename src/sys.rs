@@ -15,6 +15,12 @@ pub fn ignore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// Lets the kernel tell us of the end of children, whatever whoever started us thought of that.
+pub fn default_sigchld() {
+    // SAFETY: SIG_DFL is a valid disposition, and no handler of ours is replaced.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// The error of the last system call, for wrappers that return -1.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -111,6 +117,7 @@ pub fn peer_is_gone(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Leaves `fd` open for the program that `command` starts; the caller keeps it open until then.
+#[cfg(test)]
 pub fn inherit(command: &mut std::process::Command, fd: RawFd) {
     // SAFETY: between fork and exec the closure makes one system call and no allocation.
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, move || clear_cloexec(fd)) };
@@ -140,9 +147,9 @@ pub fn discard(device: &impl AsFd, start: u64, length: u64) -> io::Result<()> {
 
 /// Starts writing a range of a file back, without waiting. Only a hint, so that there is no result.
 pub fn start_writeback(file: &impl AsFd, offset: u64, length: u64) {
-    let (offset, length) = (offset as libc::off64_t, length as libc::off64_t);
+    let (file, flags) = (file.as_fd().as_raw_fd(), libc::SYNC_FILE_RANGE_WRITE);
     // SAFETY: takes numbers only; an invalid range is an error, which is of no interest here.
-    unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+    unsafe { libc::sync_file_range(file, offset as _, length as _, flags) };
 }
 
 /// Announces an update of so many bytes to a UBI volume; the writes that follow are its content.

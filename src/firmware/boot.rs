@@ -42,16 +42,12 @@ impl Boot {
         if let Some(boot) = read(&path, evidence) {
             return boot;
         }
-        let boot = match keep(runtime_dir, &path, evidence, environment) {
-            Ok(boot) => return boot,
-            Err(error) => {
-                warn!(%error, "this boot has no file; its id is the kernel's until there is one");
-                // The same for every process until the reboot, which is all that an id must be.
-                let id = evidence.kernel_boot_id.clone().or_else(random_uuid).unwrap_or_default();
-                Boot { id, running: evidence.running(environment) }
-            }
-        };
-        boot
+        keep(runtime_dir, &path, evidence, environment).unwrap_or_else(|error| {
+            warn!(%error, "this boot has no file; its id is the kernel's until there is one");
+            // The same for every process until the reboot, which is all that an id must be.
+            let id = evidence.kernel_boot_id.clone().or_else(random_uuid).unwrap_or_default();
+            Boot { id, running: evidence.running(environment) }
+        })
     }
 }
 

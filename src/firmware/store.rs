@@ -34,6 +34,10 @@ impl Store {
     }
 
     /// Changes variables. Whoever does holds the update lock, so that fwup is not doing the same.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the validation of a new firmware will write through this")
+    )]
     pub fn update(
         &self,
         _lock: &UpdateLock,

@@ -134,11 +134,11 @@ impl Update {
         let counter = std::sync::atomic::AtomicU64::new(0);
         let errors = relay_stderr(stderr, sender);
         tokio::pin!(errors);
+        let mut errors_ended = false;
         let ended = {
             let feed = feed(stdin, sender, &counter, idle_limit);
             tokio::pin!(feed);
             let mut fed = false;
-            let mut errors_ended = false;
             let mut report = tokio::time::interval(PROGRESS_INTERVAL);
             let mut buffer = BytesMut::new();
             loop {
@@ -169,7 +169,9 @@ impl Update {
         };
         let limit = if matches!(ended, Ended::Done) { EXIT_LIMIT } else { GONE_LIMIT };
         let status = relay.see_out(&mut child, group, &mut stdout, sender, limit).await;
-        let _ = timeout(KILL_AFTER, &mut errors).await;
+        if !errors_ended {
+            let _ = timeout(KILL_AFTER, &mut errors).await;
+        }
         let status = match (&ended, relay.handshake, status) {
             (Ended::Idle, ..) => {
                 let seconds = idle_limit.as_secs();

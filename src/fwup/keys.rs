@@ -54,7 +54,7 @@ impl PrivateKey {
 /// Makes PREFIX.pub and PREFIX.priv, never replacing a file; returns what to tell the user.
 pub fn generate(prefix: &Path) -> Result<String, KeyError> {
     let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(seed.as_mut_slice()).map_err(|error| KeyError::Random { source: error.into() })?;
+    getrandom::fill(seed.as_mut_slice()).map_err(|error| KeyError::Random { reason: error.to_string() })?;
     let pair = SigningKey::from_bytes(&seed);
     let secret = Zeroizing::new(BASE64.encode(&Zeroizing::new(pair.to_keypair_bytes())[..]));
     write_new(&with_ending(prefix, ".pub"), &BASE64.encode(pair.verifying_key().as_bytes()))?;
@@ -116,8 +116,8 @@ pub enum KeyError {
     NoPublicKey,
     #[error("this is no private key: give 64 bytes, or base64 of them, as in a .priv file of `-g`")]
     NoPrivateKey,
-    #[error("the system gives no random bytes: {source}")]
-    Random { source: io::Error },
+    #[error("the system gives no random bytes: {reason}")]
+    Random { reason: String },
 }
 
 #[cfg(test)]

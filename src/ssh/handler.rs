@@ -125,7 +125,7 @@ impl Handler {
         }
         .prepare(job);
         session.channel_success(id)?;
-        tokio::spawn(job);
+        self.connection.spawn(job);
         Ok(())
     }
 
@@ -204,7 +204,7 @@ impl russh::server::Handler for Handler {
         }
         self.connection.log_in(login);
         self.server.note_login();
-        tokio::spawn(Arc::clone(&self.connection).end_when_unused(&self.settings.config.ssh));
+        tokio::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
         Ok(())
     }
 
@@ -221,8 +221,8 @@ impl russh::server::Handler for Handler {
         let id = channel.id();
         let (reader, writer) = channel.split();
         let peer = Arc::clone(&self.connection);
-        let flow = Flow::new(self.server.budgets(&self.connection), Box::new(move || peer.peer_is_gone()));
-        tokio::spawn(Arc::clone(&flow).pump(reader));
+        let flow = Flow::new(self.server.budgets(&self.connection), Box::new(move || peer.is_over()));
+        self.connection.spawn(Arc::clone(&flow).pump(reader));
         self.connection.channel_opened();
         let prepared =
             Prepared { writer, flow, environment: environment::Requested::default(), terminal: None };
@@ -289,6 +289,8 @@ impl russh::server::Handler for Handler {
         name: &str,
         session: &mut RusshSession,
     ) -> Result<(), Error> {
+        #[cfg(debug_assertions)]
+        super::provoke::panic_if_asked(name, &self.connection);
         let found = Subsystem::find(name, &self.settings.config.ssh, self.connection.service);
         if found.is_none() {
             info!(peer = %self.connection.peer, name = display::name(name), "no such subsystem");

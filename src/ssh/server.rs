@@ -1,10 +1,14 @@
 //! What all connections of the worker share: settings, places, budgets, and the list of who is there.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::Notify;
 use tracing::{error, info};
 
@@ -22,6 +26,10 @@ use crate::systemd;
 /// What all queues together may hold in memory and on disk.
 const PROCESS_MEMORY: usize = 16 << 20;
 const PROCESS_SPOOL: usize = 128 << 20;
+/// Strangers get a quarter of the descriptors; a session needs several.
+const STRANGERS_SHARE: usize = 4;
+/// Descriptors that strangers do not get: what the owner's session needs when all others are in use.
+const DESCRIPTORS_KEPT: usize = 16;
 /// How often the log says that nobody can log in.
 const NO_KEYS_REMINDER: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -55,7 +63,8 @@ pub struct Server {
     last_no_keys_reminder: Mutex<Option<Instant>>,
     reported: Mutex<Reported>,
     jobs: Mutex<Vec<Weak<Controls>>>,
-    served: AtomicU64,
+    served: AtomicBool,
+    listening: Mutex<Vec<String>>,
 }
 
 impl Server {
@@ -64,7 +73,7 @@ impl Server {
         Arc::new(Self {
             started: Instant::now(),
             settings: RwLock::new(settings),
-            admission: Mutex::new(Admission::new(max_startups)),
+            admission: Mutex::new(Admission::new(max_startups.min(descriptors() / STRANGERS_SHARE))),
             connections: Mutex::default(),
             ids: AtomicU64::new(1),
             process_memory: Arc::new(Budget::new(PROCESS_MEMORY)),
@@ -73,8 +82,20 @@ impl Server {
             last_no_keys_reminder: Mutex::new(None),
             reported: Mutex::default(),
             jobs: Mutex::default(),
-            served: AtomicU64::new(0),
+            served: AtomicBool::new(false),
+            listening: Mutex::default(),
         })
+    }
+
+    /// Remembers a socket for `myelin status`.
+    pub fn add_listener(&self, name: &str, address: io::Result<SocketAddr>) {
+        let address = address.map_or_else(|error| error.to_string(), |address| address.to_string());
+        lock(&self.listening).push(if name == "ssh" { address } else { format!("{address} ({name})") });
+    }
+
+    /// The sockets that are served.
+    pub fn listening(&self) -> Vec<String> {
+        lock(&self.listening).clone()
     }
 
     pub fn settings(&self) -> Arc<Settings> {
@@ -98,20 +119,25 @@ impl Server {
         }
     }
 
-    pub fn enter(&self, connection: &Arc<Connection>) {
+    /// Takes a newcomer in, until what is returned is dropped, be it by a panic.
+    pub fn enter(self: &Arc<Self>, connection: &Arc<Connection>) -> Entry {
         lock(&self.connections).insert(connection.id, Arc::clone(connection));
-        let victims = lock(&self.admission).enter(connection.id, connection.peer.ip(), Instant::now());
+        let now = Instant::now();
+        let mut admission = lock(&self.admission);
+        let mut victims = admission.enter(connection.id, connection.peer.ip(), now);
+        // The kernel gives the lowest number that is free, so a high one says that few are.
+        let limit = descriptors();
+        if usize::try_from(connection.stream.as_raw_fd()).is_ok_and(|fd| fd + DESCRIPTORS_KEPT >= limit) {
+            victims.extend(admission.shrink(limit / STRANGERS_SHARE, Some(connection.id), now));
+        }
+        drop(admission);
         self.close(&victims);
+        Entry { server: Arc::clone(self), id: connection.id }
     }
 
     pub fn advance(&self, id: ConnectionId, progress: Progress) {
         let victims = lock(&self.admission).advance(id, progress, Instant::now());
         self.close(&victims);
-    }
-
-    pub fn leave(&self, connection: &Connection) {
-        self.leave_admission(connection.id, false);
-        lock(&self.connections).remove(&connection.id);
     }
 
     pub fn leave_admission(&self, id: ConnectionId, logged_in: bool) {
@@ -156,6 +182,13 @@ impl Server {
         lock(&self.connections).values().filter(|connection| connection.is_authenticated()).count()
     }
 
+    /// Descriptors or memory are short: those who have not logged in make room.
+    pub fn shed_strangers(&self) {
+        let places = descriptors() / STRANGERS_SHARE;
+        let victims = lock(&self.admission).shrink(places, None, Instant::now());
+        self.close(&victims);
+    }
+
     /// How many hold a place of those that have not logged in.
     pub fn strangers(&self) -> usize {
         lock(&self.admission).places()
@@ -163,9 +196,11 @@ impl Server {
 
     /// Somebody has logged in: should this worker die, the next may start at once.
     pub fn note_login(&self) {
-        if self.served.fetch_add(1, Ordering::Relaxed) == 0
+        if !self.served.swap(true, Ordering::Relaxed)
             && let Err(error) = systemd::notify("X_MYELIN_SERVED=1")
         {
+            // The next login tells it.
+            self.served.store(false, Ordering::Relaxed);
             info!(%error, "cannot tell the supervisor of the first login");
         }
     }
@@ -200,11 +235,40 @@ impl Server {
         }
     }
 
+    /// Says so as long as nobody can log in, tried or not. Runs as long as the worker.
+    pub async fn watch_for_missing_keys(&self) {
+        loop {
+            if KeyList::collect(&self.settings().config).keys.is_empty() {
+                self.remind_of_missing_keys();
+            }
+            tokio::time::sleep(NO_KEYS_REMINDER).await;
+        }
+    }
+
     fn close(&self, victims: &[ConnectionId]) {
         let connections = lock(&self.connections);
         for connection in victims.iter().filter_map(|id| connections.get(id)) {
             connection.end.tell("gave way to a newer connection before it logged in");
         }
+    }
+}
+
+/// How many descriptors this process may have.
+fn descriptors() -> usize {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
+    usize::try_from(soft).unwrap_or(usize::MAX)
+}
+
+/// That a connection is on the server's lists.
+pub struct Entry {
+    server: Arc<Server>,
+    id: ConnectionId,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.server.leave_admission(self.id, false);
+        lock(&self.server.connections).remove(&self.id);
     }
 }
 

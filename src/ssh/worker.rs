@@ -9,22 +9,27 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::connection::{self, Service};
+use super::control;
 use super::host_keys::{self, HostKeys};
 use super::server::{Server, Settings};
 use crate::config::{self, Source};
 use crate::firmware::boot::Boot;
 use crate::firmware::store;
 use crate::systemd::PassedFd;
-use crate::{logging, sys, systemd};
+use crate::{files, logging, sys, systemd};
 
 /// Between the supervisor, which goes last, and everything else.
 const OOM_SCORE: &[u8] = b"-800";
 /// After a failed accept: descriptors or memory are short, and a loop would make it worse.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the log says so.
+const ACCEPT_WARNING: Duration = Duration::from_secs(60);
+/// Errors of accept(2) that go away when somebody else goes.
+const SHORTAGES: [libc::c_int; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
 /// A socket whose address is not bound yet is looked at again after so long.
 const UNBOUND_PAUSE: Duration = Duration::from_millis(500);
 /// How long sessions have to end when the worker does.
@@ -33,7 +38,7 @@ const FAREWELL: Duration = Duration::from_millis(2_500);
 /// `myelin worker ssh`.
 pub fn main(source: &Source) -> ExitCode {
     sys::set_process_name(c"myelin: ssh");
-    let sockets = systemd::take_listen_fds();
+    let sockets = systemd::take_environment();
     let loaded = config::load(source);
     logging::start(&loaded.config);
     if sockets.is_empty() {
@@ -65,6 +70,9 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    for folder in [&config.state_dir, &config.state_dir.join("ssh")] {
+        files::remove_leftovers(folder);
+    }
     let keys = load_host_keys(&config);
     let pending = keys.pending.clone();
     // Found once after boot, before an update can change what the store says.
@@ -78,13 +86,27 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     for socket in sockets {
         let service = if socket.name == "legacy" { Service::Legacy } else { Service::Ssh };
         let listener = StdListener::from(socket.fd);
-        listener.set_nonblocking(true)?;
-        loops.spawn(accept(Arc::clone(&server), TcpListener::from_std(listener)?, service));
+        match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
+            Ok(listener) => {
+                server.add_listener(&socket.name, listener.local_addr());
+                loops.spawn(accept(Arc::clone(&server), listener, service));
+            }
+            // The others serve.
+            Err(error) => error!(%error, name = socket.name, "cannot use a socket that was passed to us"),
+        }
+    }
+    if loops.is_empty() {
+        return Err(io::Error::other("none of the sockets that were passed to us can be used"));
     }
     loops.spawn({
         let server = Arc::clone(&server);
         async move { server.greet_in_time().await }
     });
+    loops.spawn({
+        let server = Arc::clone(&server);
+        async move { server.watch_for_missing_keys().await }
+    });
+    loops.spawn(control::serve(Arc::clone(&server)));
     loops.spawn(give_signs_of_life());
     if !pending.is_empty() {
         loops.spawn(make_slow_keys(Arc::clone(&server), pending));
@@ -106,15 +128,25 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
 
 /// Accepts for ever. An error is the system's shortage, or an address that is not bound yet; it passes.
 async fn accept(server: Arc<Server>, listener: TcpListener, service: Service) {
+    let mut warned: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 tokio::spawn(connection::serve(Arc::clone(&server), stream, peer, service));
+                // Those who give way for it close before the next comes, or a burst takes every descriptor.
+                tokio::task::yield_now().await;
             }
             // The supervisor has not got the address yet (accept(2)).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => sleep(UNBOUND_PAUSE).await,
             Err(error) => {
-                warn!(%error, "cannot accept a connection; trying again");
+                if warned.is_none_or(|at| at.elapsed() >= ACCEPT_WARNING) {
+                    warned = Some(Instant::now());
+                    warn!(%error, "cannot accept a connection; trying again");
+                }
+                // Whoever waits in the backlog may be the owner.
+                if error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&code)) {
+                    server.shed_strangers();
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

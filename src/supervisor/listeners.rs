@@ -74,6 +74,11 @@ impl Listener {
 /// Makes the sockets that the configuration asks for and binds those it can.
 pub fn open(ssh: &Ssh, now: Instant) -> Vec<Listener> {
     let mut listeners = open_port(ssh, "ssh", ssh.port, now);
+    if listeners.is_empty() && !ssh.listen_address.is_empty() {
+        // Such as `::1` alone on a kernel without IPv6.
+        error!("no listen_address can ever be used on this device; listening on all of them");
+        listeners = open_port(&Ssh { listen_address: Vec::new(), ..ssh.clone() }, "ssh", ssh.port, now);
+    }
     if ssh.legacy.enabled {
         listeners.extend(open_port(ssh, "legacy", ssh.legacy.port, now));
     }
@@ -162,9 +167,13 @@ fn open_socket(address: SocketAddr) -> Result<OwnedFd, Errno> {
         // Each family has a socket of its own, so that one works without the other.
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
-    nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(LOWEST_FD))
+    match nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(LOWEST_FD)) {
         // SAFETY: fcntl has just made this descriptor for us.
-        .map(|fd| unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
+        Ok(fd) => Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }),
+        // The limit of descriptors is that low. The number it has does as well: sockets are made and moved in
+        // ascending order, so none is moved onto one that still waits.
+        Err(_) => Ok(socket),
+    }
 }
 
 fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<SocketAddr> {

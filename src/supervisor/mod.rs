@@ -29,15 +29,21 @@ use worker::{Recipe, Worker};
 
 /// A worker that has not ended so long after SIGTERM is killed; the daemon promises an end within 5 s.
 const STOP_LIMIT: Duration = Duration::from_secs(4);
+/// Between attempts to get any socket at all.
+const SOCKET_PAUSE: Duration = Duration::from_secs(1);
 /// The least willing victim of the kernel that is still killed before it panics.
 const OOM_SCORE: &[u8] = b"-900";
 
+/// Messages that are read in a row; whoever else sends to the socket must not keep us from the rest.
+const MAX_MESSAGES: usize = 16;
+
 const SIGNALS: Token = Token(0);
 const NOTIFY: Token = Token(1);
-const WORKER: Token = Token(2);
 
 /// `myelin daemon`.
 pub fn main(source: &Source) -> ExitCode {
+    // Sockets are our own business; who starts us wants to hear of our state only.
+    drop(systemd::take_environment());
     let loaded = config::load(source);
     logging::start(&loaded.config);
     for problem in &loaded.problems {
@@ -56,7 +62,7 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
     sys::set_oom_score(OOM_SCORE);
     let signals = catch_signals()?;
     let notify = NotifySocket::open()?;
-    let listeners = listeners::open(&config.ssh, Instant::now());
+    let Some(listeners) = open_listeners(config, &signals) else { return Ok(()) };
     let mut words: Vec<OsString> = vec!["worker".into(), "ssh".into()];
     if let Source::File(path) = source {
         words.extend(["--config".into(), std::path::absolute(path)?.into()]);
@@ -72,9 +78,27 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
         listeners,
         recipe,
         backoff: Backoff::default(),
+        told_ready: false,
         state: State::Waiting { until: Instant::now() },
+        next_sign_of_life: systemd::watchdog_interval().map(|_| Instant::now()),
     };
     supervisor.run()
+}
+
+/// Makes the sockets, for as long as it takes until there is one; `None` when we are to end meanwhile.
+fn open_listeners(config: &Config, signals: &SignalFd) -> Option<Vec<Listener>> {
+    loop {
+        let listeners = listeners::open(&config.ssh, Instant::now());
+        if !listeners.is_empty() {
+            return Some(listeners);
+        }
+        std::thread::sleep(SOCKET_PAUSE);
+        while let Ok(Some(signal)) = signals.read_signal() {
+            if signal.ssi_signo != libc::SIGHUP.cast_unsigned() {
+                return None;
+            }
+        }
+    }
 }
 
 /// Waiting -> Running -> (the worker ends) -> Waiting -> …
@@ -99,7 +123,10 @@ struct Supervisor {
     listeners: Vec<Listener>,
     recipe: Recipe,
     backoff: Backoff,
+    told_ready: bool,
     state: State,
+    /// When our own service manager hears of us next, if it wants to.
+    next_sign_of_life: Option<Instant>,
 }
 
 impl Supervisor {
@@ -112,10 +139,6 @@ impl Supervisor {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            self.hear_worker();
-            if self.reap_worker() == Course::End {
-                return Ok(());
-            }
             while let Ok(Some(signal)) = self.signals.read_signal() {
                 let signal = Signal::try_from(signal.ssi_signo.cast_signed());
                 if let Ok(signal) = signal
@@ -123,6 +146,11 @@ impl Supervisor {
                 {
                     return Ok(());
                 }
+            }
+            self.hear_worker();
+            // After the signals: SIGCHLD has been read when its worker is looked for.
+            if self.reap_worker() == Course::End {
+                return Ok(());
             }
         }
     }
@@ -132,10 +160,22 @@ impl Supervisor {
             State::Waiting { until } | State::Stopping { until, .. } => *until,
             State::Running(worker) => worker.deadline(),
         };
-        self.listeners.iter().filter_map(Listener::next_retry).chain([state]).min()
+        self.listeners
+            .iter()
+            .filter_map(Listener::next_retry)
+            .chain([state])
+            .chain(self.next_sign_of_life)
+            .min()
     }
 
     fn act_on_time(&mut self, now: Instant) {
+        if let Some(interval) = systemd::watchdog_interval()
+            && self.next_sign_of_life.is_some_and(|at| at <= now)
+        {
+            // That this loop turns is what the sign says; a manager that cannot be told restarts us.
+            let _ = systemd::notify("WATCHDOG=1");
+            self.next_sign_of_life = Some(now + interval / 3);
+        }
         for listener in &mut self.listeners {
             listener.bind_due(now);
         }
@@ -144,7 +184,7 @@ impl Supervisor {
             State::Running(worker) if worker.deadline() <= now => {
                 error!(pid = worker.pid.as_raw(), "the ssh worker hangs; replacing it");
                 worker.signal(Signal::SIGKILL);
-                // Its end comes through the pidfd; the deadline must not fire again before.
+                // Its end comes as SIGCHLD; the deadline must not fire again before.
                 if let State::Running(worker) = &mut self.state {
                     worker.last_sign_of_life = now;
                     worker.started = now;
@@ -161,11 +201,7 @@ impl Supervisor {
     }
 
     fn start_worker(&mut self) {
-        let started = self.recipe.start(&self.listeners).and_then(|worker| {
-            register(&self.poll, worker.fd(), WORKER)?;
-            Ok(worker)
-        });
-        self.state = match started {
+        self.state = match self.recipe.start(&self.listeners) {
             Ok(worker) => {
                 info!(pid = worker.pid.as_raw(), "ssh worker started");
                 State::Running(worker)
@@ -180,11 +216,13 @@ impl Supervisor {
     /// Takes what the worker said of itself.
     fn hear_worker(&mut self) {
         let State::Running(worker) = &mut self.state else { return };
-        while let Some(message) = self.notify.receive(worker.pid) {
+        for _ in 0..MAX_MESSAGES {
+            let Some(message) = self.notify.receive(worker.pid) else { return };
             worker.last_sign_of_life = Instant::now();
             worker.served |= message.served;
-            if message.ready && !worker.ready {
-                worker.ready = true;
+            worker.ready |= message.ready;
+            if message.ready && !self.told_ready {
+                self.told_ready = true;
                 // Under systemd with Type=notify the unit is up when somebody can log in.
                 if let Err(error) = systemd::notify("READY=1") {
                     warn!(%error, "cannot tell the service manager that we are ready");
@@ -211,11 +249,15 @@ impl Supervisor {
     }
 
     fn act_on_signal(&mut self, signal: Signal) -> Course {
-        if signal == Signal::SIGHUP {
-            if let State::Running(worker) = &self.state {
-                worker.signal(Signal::SIGHUP);
+        match (signal, &self.state) {
+            (Signal::SIGCHLD, _) => return Course::On,
+            (Signal::SIGHUP, state) => {
+                if let State::Running(worker) = state {
+                    worker.signal(Signal::SIGHUP);
+                }
+                return Course::On;
             }
-            return Course::On;
+            _ => {}
         }
         info!(%signal, "ending");
         // Nobody to tell is no reason to stay.
@@ -244,9 +286,11 @@ fn register(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
 
 fn catch_signals() -> io::Result<SignalFd> {
     let mut signals = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
         signals.add(signal);
     }
+    // Whoever ignores it passes that on, and the kernel then tells nobody of a child's end (wait(2)).
+    sys::default_sigchld();
     signals.thread_block()?;
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,6 @@ pub const START_LIMIT: Duration = Duration::from_secs(60);
 /// A running worker.
 pub struct Worker {
     pub pid: Pid,
-    /// Becomes readable when the process ends.
-    pub pidfd: OwnedFd,
     pub started: Instant,
     pub last_sign_of_life: Instant,
     pub ready: bool,
@@ -48,9 +46,7 @@ impl Recipe {
             ("NOTIFY_SOCKET", notify.path().clone()),
             ("WATCHDOG_USEC", WATCHDOG.as_micros().to_string().into()),
         ];
-        let inherited = std::env::vars_os().filter(|(name, _)| {
-            !ours.iter().any(|(n, _)| name == n) && name != "LISTEN_PID" && name != "WATCHDOG_PID"
-        });
+        let inherited = std::env::vars_os();
         let ours = ours.iter().map(|(name, value)| (OsString::from(name), value.clone()));
         let environment = inherited
             .chain(ours)
@@ -71,14 +67,7 @@ impl Recipe {
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 let now = Instant::now();
-                Ok(Worker {
-                    pid: child,
-                    pidfd: open_pidfd(child)?,
-                    started: now,
-                    last_sign_of_life: now,
-                    ready: false,
-                    served: false,
-                })
+                Ok(Worker { pid: child, started: now, last_sign_of_life: now, ready: false, served: false })
             }
             ForkResult::Child => {
                 let error = self.become_worker(listeners, parent);
@@ -115,7 +104,7 @@ impl Recipe {
 
 impl Worker {
     pub fn signal(&self, signal: Signal) {
-        // The process may have ended meanwhile; its pidfd tells that.
+        // The process may have ended meanwhile; SIGCHLD tells that.
         let _ = kill(self.pid, signal);
     }
 
@@ -134,25 +123,10 @@ impl Worker {
     pub fn deadline(&self) -> Instant {
         if self.ready { self.last_sign_of_life + WATCHDOG } else { self.started + START_LIMIT }
     }
-
-    pub fn fd(&self) -> RawFd {
-        self.pidfd.as_fd().as_raw_fd()
-    }
 }
 
 /// A string for exec; one with a zero byte inside cannot be passed and is left out.
 fn c_string(text: OsString) -> Option<CString> {
     debug_assert!(!text.as_bytes().contains(&0), "neither arguments nor environment hold zero bytes");
     CString::new(text.into_vec()).ok()
-}
-
-fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open (Linux 5.3) takes a pid and flags and gives a new descriptor or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    let fd = RawFd::try_from(fd).unwrap_or(-1);
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

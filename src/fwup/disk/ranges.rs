@@ -53,7 +53,7 @@ mod tests {
         ranges.remove(99);
         assert_eq!(ranges.ranges, [10..12, 13..25, 31..40]);
         ranges.insert(11..32);
-        assert_eq!(ranges, Ranges { ranges: Vec::from([10..40]) });
+        assert_eq!((ranges.ranges.len(), ranges.ranges[0].clone()), (1, 10..40));
         assert!(ranges.contains(10) && ranges.contains(39) && !ranges.contains(40) && !ranges.contains(9));
     }
 }

@@ -215,6 +215,7 @@ impl Flow {
 
     async fn push(&self, piece: Bytes) {
         let began = Instant::now();
+        let mut looked = began;
         loop {
             let (freed, spool_freed) = (self.budgets.process.freed(), self.budgets.spool.freed());
             if self.push_to_memory(&piece) || self.push_to_spool(&piece, began).await {
@@ -230,9 +231,14 @@ impl Flow {
                     () = spool_freed => {}
                 }
             };
-            if timeout(patience, room).await.is_err() && (self.peer_is_gone)() {
-                self.discard();
-                self.finish(End::Gone);
+            // Others may free room all the time, in which we must not forget to look.
+            let _ = timeout(patience, room).await;
+            if looked.elapsed() >= GONE_CHECK {
+                looked = Instant::now();
+                if (self.peer_is_gone)() {
+                    self.discard();
+                    self.finish(End::Gone);
+                }
             }
         }
     }
@@ -290,9 +296,14 @@ impl Flow {
             },
         };
         let mut state = self.state();
+        if state.discard {
+            // Whoever threw the rest away could not have the file while it was written.
+            *spool = None;
+            return true;
+        }
         match appended {
-            Ok(true) if !state.discard => state.spooled += piece.len(),
-            Ok(fits) => return fits,
+            Ok(true) => state.spooled += piece.len(),
+            Ok(false) => return false,
             Err(error) => {
                 warn!(%error, folder = %folder.display(), "cannot keep input on disk; the client waits instead");
                 state.overflow = Overflow::Stop;

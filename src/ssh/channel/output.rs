@@ -12,7 +12,7 @@ use super::flow::Flow;
 
 /// The extended data type of stderr (RFC 4254 section 5.2).
 const STDERR: u32 = 1;
-/// How long the last messages may wait for a place in the connection's queue.
+/// How long a job waits until its last messages have a place in the connection's queue.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a job ended.
@@ -53,20 +53,25 @@ impl Output {
     }
 
     /// Says how the job ended and closes the channel. Send nothing afterwards.
+    ///
+    /// Returns once that is on its way, or when the connection has had no place for it for long: it then
+    /// follows as soon as there is one (another channel may hold up the whole connection for minutes).
     pub async fn finish(&self, exit: Exit) {
-        let ending = async {
-            self.writer.eof().await.ok()?;
+        let Self { writer, handle, .. } = self.clone();
+        let ending = tokio::spawn(async move {
+            writer.eof().await.ok()?;
             match exit {
-                Exit::Status(status) => self.writer.exit_status(status).await.ok()?,
+                Exit::Status(status) => writer.exit_status(status).await.ok()?,
                 Exit::Signal(number, core) => {
-                    let id = self.writer.id();
                     let name = signal_name(number);
-                    self.handle.exit_signal_request(id, name, core, String::new(), "en".into()).await.ok()?;
+                    handle
+                        .exit_signal_request(writer.id(), name, core, String::new(), "en".into())
+                        .await
+                        .ok()?;
                 }
             }
-            self.writer.close().await.ok()
-        };
-        // A connection that takes nothing for so long is ended by its own limits.
+            writer.close().await.ok()
+        });
         let _ = timeout(FINISH_LIMIT, ending).await;
     }
 

@@ -37,6 +37,8 @@ const TERM_AFTER: Duration = Duration::from_secs(1);
 const KILL_AFTER: Duration = Duration::from_secs(4);
 /// A client that takes no output for so long while it has filled everything we may hold is in a deadlock.
 const DEADLOCK: Duration = Duration::from_secs(10);
+const DEADLOCK_TEXT: &str = "myelin: ended: the command and the client waited for each other, and all input that may \
+                             be held was there; read the output sooner, or give the device a spool_dir on a disk\n";
 
 /// A program and what it is called.
 struct Recipe {
@@ -196,24 +198,26 @@ impl Running {
                 (input, Box::pin(async move { relay_terminal(&master, &out).await }))
             }
         };
-        let mut relayed = false;
+        let (mut relayed, mut deadlocked) = (false, false);
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status,
                 () = &mut relay, if !relayed => relayed = true,
                 () = flow.gone() => break end_group(&mut child, &controls).await,
                 () = deadlock(flow, output) => {
-                    let text = "myelin: this command does not read its input while the client does not read its \
-                                output; everything that may be held is full: ending it\n";
                     warn!(peer = %session.connection.peer, "a session is in a deadlock; ending it");
-                    let _ = timeout(LINGER, output.stderr(text.into())).await;
+                    deadlocked = true;
                     break end_group(&mut child, &controls).await;
                 }
             }
         };
         controls.set_group(0);
         input.abort();
-        if !relayed {
+        if deadlocked {
+            // The client's news of its window stand behind input that nobody takes: first that, then the word.
+            flow.discard();
+            let _ = timeout(DEADLOCK, output.stderr(DEADLOCK_TEXT.into())).await;
+        } else if !relayed {
             let _ = timeout(LINGER, relay).await;
         }
         exit_of(status)

@@ -44,6 +44,7 @@ impl Spool {
         Ok(Self { file: Arc::new(file), read: 0, written: 0, budget })
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.read == self.written
     }

@@ -79,12 +79,31 @@ impl Admission {
         Self { max_places, places: HashMap::new(), buckets: HashMap::new() }
     }
 
+    /// Descriptors are short: from now on at most `places` connections have one, and those with the least
+    /// progress make room at once, one of them in any case, but not `newcomer`. They are returned.
+    pub fn shrink(
+        &mut self,
+        places: usize,
+        newcomer: Option<ConnectionId>,
+        now: Instant,
+    ) -> Vec<ConnectionId> {
+        self.max_places = self.max_places.min(places.max(1));
+        let mut victims = self.make_room(newcomer, now);
+        if victims.is_empty()
+            && let Some(victim) = self.victim(newcomer, now)
+        {
+            self.places.remove(&victim);
+            victims.push(victim);
+        }
+        victims
+    }
+
     /// Gives `id` a place. Who has to be closed for that is returned.
     pub fn enter(&mut self, id: ConnectionId, address: IpAddr, now: Instant) -> Vec<ConnectionId> {
         let place =
             Place { source: Source::of(address), since: now, progress: Progress::Silent, greeted: false };
         self.places.insert(id, place);
-        self.make_room(id, now)
+        self.make_room(Some(id), now)
     }
 
     /// Notes how far `id` has come. Who has to be closed for the memory that this may cost is returned.
@@ -93,7 +112,7 @@ impl Admission {
             Some(place) if place.progress < progress => place.progress = progress,
             _ => return Vec::new(),
         }
-        self.make_room(id, now)
+        self.make_room(Some(id), now)
     }
 
     /// `id` has ended, or has logged in and so gives its token back.
@@ -160,7 +179,7 @@ impl Admission {
         }
     }
 
-    fn make_room(&mut self, newcomer: ConnectionId, now: Instant) -> Vec<ConnectionId> {
+    fn make_room(&mut self, newcomer: Option<ConnectionId>, now: Instant) -> Vec<ConnectionId> {
         let mut victims = Vec::new();
         while self.places.len() > self.max_places || self.memory() > MEMORY {
             let Some(victim) = self.victim(newcomer, now) else { break };
@@ -179,7 +198,7 @@ impl Admission {
 
     /// The one with the least progress, among equals one from the source with the most places, among equals
     /// the oldest.
-    fn victim(&self, newcomer: ConnectionId, now: Instant) -> Option<ConnectionId> {
+    fn victim(&self, newcomer: Option<ConnectionId>, now: Instant) -> Option<ConnectionId> {
         let mut crowd: HashMap<Source, usize> = HashMap::new();
         for place in self.places.values() {
             *crowd.entry(place.source).or_default() += 1;
@@ -190,7 +209,7 @@ impl Admission {
             let crowd = crowd.get(&place.source).copied().unwrap_or_default();
             (spared, place.progress, std::cmp::Reverse(crowd), place.since)
         };
-        let others = self.places.iter().filter(|&(&id, _)| id != newcomer);
+        let others = self.places.iter().filter(|&(&id, _)| Some(id) != newcomer);
         others.min_by_key(|(_, place)| rank(place)).map(|(&id, _)| id)
     }
 }
@@ -259,9 +278,25 @@ mod tests {
         assert_eq!(admission.greet(now).len(), 10);
         admission.enter(99, address(1), now);
         admission.advance(99, Progress::Identified, now);
-        assert_eq!(admission.greet(now), []);
+        assert!(admission.greet(now).is_empty());
         assert_eq!(admission.greet(now + Duration::from_millis(101)), [99]);
         assert!(admission.next_greeting(now).is_some());
+    }
+
+    #[test]
+    fn a_shortage_of_descriptors_is_paid_by_the_idlest() {
+        let now = Instant::now();
+        let mut admission = Admission::new(64);
+        for id in 0..20 {
+            admission.enter(id, address(1), now + Duration::from_millis(id));
+        }
+        admission.advance(3, Progress::Identified, now);
+        let closed = admission.shrink(16, None, now);
+        assert_eq!(closed, [0, 1, 2, 4]);
+        assert_eq!(admission.shrink(16, None, now), [5], "one gives way however few there are");
+        assert_eq!(admission.enter(99, address(1), now).len(), 0);
+        assert!(Admission::new(4).shrink(1, Some(99), now).is_empty(), "the newcomer stays");
+        assert_eq!(admission.enter(100, address(1), now).len(), 1, "the places stay few");
     }
 
     #[test]

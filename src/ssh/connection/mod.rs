@@ -103,25 +103,42 @@ impl Connection {
         self.channels.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Ends the connection when it has had no channel for `unused_connection_timeout`.
-    pub fn end_when_unused(self: Arc<Self>, ssh: &Ssh) -> impl Future<Output = ()> + Send + 'static {
+    /// Ends the connection when it has had no channel for `unused_connection_timeout`. Holds neither it nor its
+    /// socket meanwhile: a thousand short logins must not leave a thousand descriptors behind.
+    pub fn end_when_unused(self: &Arc<Self>, ssh: &Ssh) -> impl Future<Output = ()> + Send + 'static {
         let limit = ssh.unused_connection_timeout.duration();
+        let connection = Arc::downgrade(self);
         async move {
+            let step = limit.min(UNUSED_CHECK);
             let mut unused = Duration::ZERO;
-            while !limit.is_zero() && self.end.reason.get().is_none() && Arc::strong_count(&self) > 1 {
-                let step = limit.min(UNUSED_CHECK);
+            while !limit.is_zero() {
                 sleep(step).await;
-                unused =
-                    if self.channels.load(Ordering::Relaxed) == 0 { unused + step } else { Duration::ZERO };
+                let Some(connection) = connection.upgrade() else { return };
+                let is_used = connection.channels.load(Ordering::Relaxed) > 0;
+                unused = if is_used { Duration::ZERO } else { unused + step };
                 if unused >= limit {
-                    self.end.tell("no channel for unused_connection_timeout");
+                    return connection.end.tell("no channel for unused_connection_timeout");
                 }
             }
         }
     }
 
-    pub fn peer_is_gone(&self) -> bool {
-        sys::peer_is_gone(self.stream.as_fd())
+    /// Runs `task` beside the connection. Should it panic, the connection ends: its client would wait for ever.
+    pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let task = tokio::spawn(task);
+        let connection = Arc::downgrade(self);
+        tokio::spawn(async move {
+            if task.await.is_err()
+                && let Some(connection) = connection.upgrade()
+            {
+                connection.end.tell("a task of it panicked");
+            }
+        });
+    }
+
+    /// Whether it has no future: it was told to end, or the client is gone. For those who do not read from it.
+    pub fn is_over(&self) -> bool {
+        self.end.reason.get().is_some() || sys::peer_is_gone(self.stream.as_fd())
     }
 
     pub fn count_read(&self, bytes: usize) {
@@ -204,9 +221,9 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
         bytes_out: AtomicU64::new(0),
     });
     debug!(%peer, id = connection.id, "ssh.connect");
-    server.enter(&connection);
+    let entry = server.enter(&connection);
     let result = run(&server, &connection).await;
-    server.leave(&connection);
+    drop(entry);
     let reason = match result {
         Ok(()) => String::from("closed"),
         Err(error) => error.to_string(),

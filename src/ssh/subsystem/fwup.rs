@@ -80,7 +80,7 @@ pub async fn act_after_close(session: &Session) {
     let earliest = Instant::now() + ACTION_AFTER;
     let _ = timeout(CLOSE_LIMIT, session.flow.gone()).await;
     sleep_until(earliest).await;
-    success::act(&session.settings.config).await;
+    success::act(&session.settings.config, &session.settings.source);
 }
 
 /// Tells the sender why nothing begins, without reading what it sends.

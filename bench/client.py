@@ -1,0 +1,50 @@
+"""The client of every measurement: Debian's own ssh, with nothing of the user's configuration."""
+
+import subprocess
+import time
+
+from servers import USER
+
+
+class Client:
+    def __init__(self, key):
+        self.key = key
+
+    def words(self, server, cipher=None, kex=None):
+        options = [
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "LogLevel=ERROR",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+        ]
+        if cipher:
+            options.append(f"Ciphers={cipher}")
+        if kex:
+            options.append(f"KexAlgorithms={kex}")
+        words = ["ssh", "-F", "/dev/null", "-i", str(self.key), "-p", str(server.port)]
+        for option in options:
+            words += ["-o", option]
+        return words
+
+    def push(self, server, file, cipher):
+        """Sends `file` into the sink; gives the seconds from the start of ssh to its end."""
+        before, after = server.push_words()
+        words = [*self.words(server, cipher=cipher), *before, f"{USER.pw_name}@127.0.0.1", *after]
+        with open(file, "rb") as source:
+            began = time.monotonic()
+            done = subprocess.run(words, stdin=source, capture_output=True)
+            took = time.monotonic() - began
+        if done.returncode != 0:
+            raise SystemExit(f"push into {server.name} failed with {done.returncode}: {done.stderr!r} {done.stdout!r}")
+        return took
+
+    def login(self, server, kex=None):
+        """Logs in and runs a command that does nothing; gives the seconds it took."""
+        words = [*self.words(server, kex=kex), f"{USER.pw_name}@127.0.0.1", "true"]
+        began = time.monotonic()
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)
+        took = time.monotonic() - began
+        if done.returncode != 0:
+            raise SystemExit(f"login at {server.name} failed with {done.returncode}: {done.stderr!r}")
+        return took
