@@ -100,7 +100,7 @@ for attempt in 1 2; do
     rootpart=6
   fi
   echo "slots: starting ${slot}, trial ${trial}"
-  setenv bootargs console=ttyAMA0 quiet panic=1 ro rootwait rootfstype=squashfs root=/dev/vda${rootpart} myelin.slot=${slot}
+  setenv bootargs console=ttyAMA0 quiet panic=1 ro rootfstype=squashfs root=/dev/vda${rootpart} myelin.slot=${slot}
   if load virtio 0:${bootpart} 0x42000000 Image; then
     booti 0x42000000 - 0x40000000
   fi
