@@ -579,6 +579,9 @@ impl Data {
             .replace("/run/motd", &format!("{}/motd", path.display()))
             .replace("/etc/default/myelin-data", &format!("{}/default", path.display()))
             .replace("/dev/kmsg", &format!("{}/log", path.display()))
+            .replace("/dev/rootdisk0", &format!("{}/dev/rootdisk0", path.display()))
+            .replace("/sys/", &format!("{}/sys/", path.display()))
+            .replace("/proc/cmdline", &format!("{}/cmdline", path.display()))
             .replace("[ -b \"$DEVICE\" ]", "[ -e \"$DEVICE\" ]");
         script(path, "myelin-data", &text);
         fs::create_dir(path.join("bin")).unwrap();
@@ -595,6 +598,27 @@ impl Data {
         );
         script(&path.join("bin"), "mount", &mount);
         Self { folder }
+    }
+
+    /// A disk in a sysfs of its own: `/` is the second of three partitions, or something that is none.
+    fn with_disk(self, root: &str, command_line: &str) -> Self {
+        let path = self.folder.path();
+        let disk = path.join("sys/devices/mmcblk0");
+        for number in [5, 6, 7] {
+            let partition = disk.join(format!("mmcblk0p{number}"));
+            fs::create_dir_all(&partition).unwrap();
+            fs::write(partition.join("partition"), format!("{number}\n")).unwrap();
+        }
+        for (name, target) in [("dev/block/179:6", "mmcblk0p6"), ("class/block/mmcblk0p6", "mmcblk0p6")] {
+            let link = path.join("sys").join(name);
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            symlink(disk.join(target), link).unwrap();
+        }
+        fs::create_dir(path.join("dev")).unwrap();
+        fs::write(path.join("cmdline"), command_line).unwrap();
+        let mountpoint = format!("#!/bin/sh\n[ \"$1\" = -d ] && echo {root}\n");
+        script(&path.join("bin"), "mountpoint", &mountpoint);
+        self
     }
 
     fn fails(self, times: u32) -> Self {
@@ -666,4 +690,16 @@ fn when_nothing_helps_a_tmpfs_stands_in_and_an_alarm_says_so() {
     assert_eq!(calls.last().map(String::as_str), Some("mount -t tmpfs"));
     assert!(!calls.iter().any(|call| call.starts_with("mke2fs")), "{calls:?}");
     assert!(data.alarm().contains("last until the reboot"), "{}", data.alarm());
+}
+
+#[test]
+fn the_root_disk_gets_the_same_names_on_every_board() {
+    for (root, command_line) in [("179:6", ""), ("0:25", "console=x root=/dev/mmcblk0p6 ro\n")] {
+        let data = Data::new(&ext4_like()).with_disk(root, command_line);
+        data.run();
+        let target = |name: &str| fs::read_link(data.folder.path().join("dev").join(name)).unwrap();
+        assert_eq!(target("rootdisk0"), Path::new("mmcblk0"));
+        assert_eq!(target("rootdisk0p5"), Path::new("mmcblk0p5"));
+        assert_eq!(target("rootdisk0p7"), Path::new("mmcblk0p7"));
+    }
 }
