@@ -76,11 +76,11 @@ do_install:append:class-native() {
 FILES:${PN}-data += "/data ${sbindir}/myelin-data ${sysconfdir}/init.d/myelin-data"
 FILES:${PN}-fwup += "${bindir}/fwup"
 
-RDEPENDS:${PN} += "ca-certificates"
+RDEPENDS:${PN}:append:class-target = " ca-certificates"
 RDEPENDS:${PN}-data += "e2fsprogs-e2fsck e2fsprogs-mke2fs"
 RDEPENDS:${PN}-fwup += "${PN}"
 RDEPENDS:${PN}-ssh += "${PN}"
-RRECOMMENDS:${PN} += "u-boot-fw-utils"
+RRECOMMENDS:${PN}:append:class-target = " u-boot-fw-utils"
 RCONFLICTS:${PN} = "dropbear openssh-sshd"
 RCONFLICTS:${PN}-fwup = "fwup"
 
