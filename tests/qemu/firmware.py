@@ -1,0 +1,96 @@
+"""What the tests install: the first disk, and updates of every kind, good and bad."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(TOP / "image"))
+from board import copy_disk, host_myelin  # noqa: E402
+
+FOLDER = Path(os.environ.get("QEMU_TEST_OUT", TOP / "target/qemu"))
+KEY = FOLDER / "key"
+NO_SSH = "#!/bin/sh\n# Myelin is not started: nobody can log in.\n"
+NO_INIT = "#!/bin/busybox sh\necho initramfs: no more\nexit 1\n"
+
+
+def prepare():
+    """The disk with 1.0.0 in slot a, and the key that opens it."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    make_key("key")
+    run("build.sh", "1.0.0")
+
+
+def make_key(name):
+    path = FOLDER / name
+    if not path.exists():
+        subprocess.check_call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path])
+    return path
+
+
+def disk(name):
+    """A new copy of that disk."""
+    path = FOLDER / f"{name}.img"
+    copy_disk(FOLDER / "disk.img", path)
+    Path(f"{path}.known_hosts").unlink(missing_ok=True)
+    return path
+
+
+def good(version):
+    return firmware(version)
+
+
+def bad_kernel(version):
+    """U-Boot refuses to start its kernel."""
+    path = FOLDER / "bad-kernel"
+    path.write_bytes(bytes(1 << 20))
+    return firmware(version, KERNEL=path)
+
+
+def panics(version):
+    """The kernel starts and panics, for its init ends."""
+    folder = FOLDER / "panics"
+    subprocess.check_call(["mkdir", "-p", folder / "bin"])
+    init = folder / "init"
+    init.write_text(NO_INIT)
+    init.chmod(0o755)
+    busybox = FOLDER / "panics/bin/busybox"
+    with (FOLDER / "initrd.img").open("rb") as archive:
+        unpacked = subprocess.run("gzip -dc | cpio -i --quiet --to-stdout bin/busybox", shell=True, stdin=archive,
+                                  stdout=subprocess.PIPE, check=True).stdout
+    busybox.write_bytes(unpacked)
+    busybox.chmod(0o755)
+    path = FOLDER / "panics.initrd"
+    with path.open("wb") as archive:
+        subprocess.run("find . | cpio -o --quiet -H newc | gzip -1", shell=True, cwd=folder, stdout=archive, check=True)
+    return firmware(version, INITRAMFS=path)
+
+
+def mute(version):
+    """Comes up, but nobody can log in."""
+    script = FOLDER / "mute/etc/init.d/S50myelin"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(NO_SSH)
+    script.chmod(0o755)
+    return firmware(version, EXTRA=FOLDER / "mute")
+
+
+def other_platform(version):
+    """For some other board, from the same words otherwise."""
+    path = FOLDER / "other.conf"
+    text = (TOP / "image/fwup.conf").read_text()
+    path.write_text(text.replace('define(PLATFORM, "qemu_aarch64")', 'define(PLATFORM, "toaster")'))
+    return firmware(version, FWUP_CONF=path)
+
+
+def firmware(version, **settings):
+    path = FOLDER / f"myelin-{version}.fw"
+    run("firmware.sh", version, path, **settings)
+    return path
+
+
+def run(script, *arguments, **settings):
+    environment = os.environ | {"IMAGE_OUT": str(FOLDER), "AUTHORIZED_KEYS": f"{KEY}.pub", "MYELIN": host_myelin()}
+    environment |= {name: str(value) for name, value in settings.items()}
+    subprocess.run([TOP / "image" / script, *arguments], env=environment, check=True)
