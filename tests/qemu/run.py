@@ -3,7 +3,7 @@
 
     tests/qemu/run.py              the life of a board, some power cuts and resets: for every run of the tests
     tests/qemu/run.py soak         thousands of power cuts and hundreds of resets, an hour and more
-    tests/qemu/run.py life|powercut|resets [--states N] [--cycles N] [--updates N] [--boots N] [--seed N]
+    tests/qemu/run.py life|powercut|resets|measure [--states N] [--cycles N] [--updates N] [--boots N] [--seed N]
 
 Needs the board's Myelin (scripts/cross.sh aarch64-unknown-linux-musl) and one for this machine (cargo build).
 """
@@ -15,6 +15,7 @@ import traceback
 
 import firmware
 import life
+import measure
 import powercut
 import resets
 
@@ -39,7 +40,7 @@ class Tally:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", choices=[[], "life", "powercut", "resets", "soak"], default=[])
+    parser.add_argument("what", nargs="*", choices=[[], "life", "powercut", "resets", "measure", "soak"], default=[])
     parser.add_argument("--updates", type=int, default=1, help="updates in the record that power cuts are made of")
     parser.add_argument("--losses", type=int, default=1, help="random losses after each entry of the record")
     parser.add_argument("--boots", type=int, default=3, help="states that are started for real")
@@ -61,6 +62,8 @@ def main():
                 all(tally.case(case.__name__, case) for case in board.cases())
         if "powercut" in what:
             tally.case("power cuts", powercut.run, options.updates, options.losses, options.boots, options.seed)
+        if "measure" in what:
+            tally.case("measure", measure.run)
         if "resets" in what:
             tally.case("resets", resets.run, options.cycles, options.seed)
     print(f"qemu: {tally.passed} passed, {tally.failed} failed")
