@@ -87,21 +87,22 @@ class Board:
         self.console, self.read = [], 0
         self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT)
-        threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
+        threading.Thread(target=self._listen, args=(self.process, self.console), daemon=True).start()
         return self
 
-    def _listen(self, process):
+    def _listen(self, process, console):
+        """Puts lines on the console of this start; None is its end."""
+        def add(*lines):
+            with self.news:
+                now = time.monotonic() - self.start
+                console.extend((now, line and line.decode("utf-8", "replace")) for line in lines)
+                self.news.notify_all()
+
         rest = b""
         while chunk := os.read(process.stdout.fileno(), 4096):
             *lines, rest = re.split(rb"\r*\n", rest + chunk)
-            self._add(*lines)
-        self._add(rest, None)
-
-    def _add(self, *lines):
-        with self.news:
-            now = time.monotonic() - self.start
-            self.console += [(now, None if line is None else line.decode("utf-8", "replace")) for line in lines]
-            self.news.notify_all()
+            add(*lines)
+        add(rest, None)
 
     def wait(self, pattern, seconds=120):
         """The next line of the console that matches: (seconds since power-on, match)."""
@@ -120,12 +121,27 @@ class Board:
                     raise BoardError(f"no {pattern!r} in {seconds} s; {self.tail()}")
                 self.news.wait(left)
 
-    def up(self, slot=None, version=None, seconds=120):
-        """Waits until the start scripts have run, of that slot: (seconds, slot, version)."""
+    def up(self, slot=None, version=None, seconds=120, answers=True):
+        """Waits until that slot has started and SSH answers: (seconds to the end of the start, slot, version)."""
         at, match = self.wait(UP, seconds)
         if (slot or match[1], version or match[2]) != (match[1], match[2]):
             raise BoardError(f"slot {match[1]} with {match[2]} came up, not slot {slot} with {version}; {self.tail()}")
+        if answers:
+            self.answers(seconds)
         return at, match[1], match[2]
+
+    def answers(self, seconds=60):
+        """Waits until SSH says who it is. Before that, QEMU takes connections and resets them."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+                    if connection.recv(4) == b"SSH-":
+                        return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        raise BoardError(f"SSH does not answer in {seconds} s; {self.tail()}")
 
     def tail(self):
         return "the console ends: " + " | ".join(line for _, line in self.console[-12:] if line)

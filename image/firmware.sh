@@ -4,14 +4,17 @@
 #   image/firmware.sh VERSION OUT.fw      (kernel.sh comes before it; takes the variables of rootfs.sh)
 #
 #   MYELIN   Myelin for this machine, whose applet makes the file (default: what cargo has built)
-#   KERNEL, INITRAMFS, FWUP_CONF   other files than the usual ones, for tests
+#   KERNEL, INITRAMFS, ROOTFS, FWUP_CONF   other files than the usual ones, for tests
 . "$(dirname "$0")/common.sh"
 need mkimage
 VERSION=$1 result=$2
 : "${KERNEL:=$OUT/Image}" "${INITRAMFS:=$OUT/initrd.img}"
-ROOTFS=$OUT/rootfs-$VERSION.squashfs BOOT_SCRIPT=$OUT/boot.scr
+if [ -z "${ROOTFS:-}" ]; then
+    ROOTFS=$OUT/rootfs-$VERSION.squashfs
+    "$HERE/rootfs.sh" "$VERSION" "$ROOTFS"
+fi
+BOOT_SCRIPT=$OUT/boot.scr
 export VERSION KERNEL INITRAMFS ROOTFS BOOT_SCRIPT
-"$HERE/rootfs.sh" "$VERSION" "$ROOTFS"
 
 hex() { printf '%#x' "$1"; }
 size=$((ENV_COUNT * 512 - 1)) # of a copy without its flag byte

@@ -41,7 +41,7 @@ class Record:
     def __init__(self, updates):
         self.base, disk = firmware.disk("cut-base"), firmware.disk("cut-run")
         self.log = firmware.FOLDER / "cut.log"
-        self.versions = ["1.0.0"] + [f"6.{number}.0" for number in range(updates)]
+        self.versions = ["1.0.0"] + [f"2.{number}.0" for number in range(updates)]
         self.promises = []  # (entries in the log by then, what)
         added = firmware.make_key("added")
         started = time.monotonic()

@@ -23,7 +23,7 @@ class Resets:
         self.random = random.Random(seed)
         self.board = Board(firmware.disk(name), firmware.FOLDER, firmware.KEY)
         self.added = firmware.make_key("added")
-        self.firmware = [firmware.good("7.0.0"), firmware.good("7.1.0")]
+        self.firmware = [firmware.good("2.0.0"), firmware.good("2.1.0")]
         self.written = None
         self.ended_in = Counter()
 
