@@ -95,7 +95,7 @@ class Board:
         def add(*lines):
             with self.news:
                 now = time.monotonic() - self.start
-                console.extend((now, line and line.decode("utf-8", "replace")) for line in lines)
+                console.extend((now, None if line is None else line.decode("utf-8", "replace")) for line in lines)
                 self.news.notify_all()
 
         rest = b""
@@ -176,11 +176,11 @@ class Board:
     def status(self):
         return json.loads(self.ssh("myelin firmware status --json"))
 
-    def upload(self, firmware, *options, seconds=300):
+    def upload(self, firmware, *options):
         """`myelin upload`; its exit status and its words."""
-        command = [host_myelin(), "upload", *self.ssh_options(), *options, "root@127.0.0.1", str(firmware)]
+        command = [host_myelin(), "upload", *self.ssh_options(), "--wait=120", *options, "root@127.0.0.1", str(firmware)]
         done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=seconds)
+                              stderr=subprocess.STDOUT)
         return done.returncode, done.stdout
 
 
