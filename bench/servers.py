@@ -137,6 +137,8 @@ class Myelin(Server):
         target = self.folder / "disk.img"
         target.touch()
         # A store without slots: no update waits for a reboot after the first push.
+        store = self.folder / "environment"
+        store.write_text("nerves_serial_number=bench\n")
         text = f"""
             state_dir = "{self.folder}/state"
             runtime_dir = "{self.folder}/run"
@@ -147,7 +149,7 @@ class Myelin(Server):
             [firmware]
             fwup = "{self.sink}"
             devpath = "{target}"
-            env_config = "{self.folder}/fw_env.config"
+            env_file = "{store}"
             success_action = "none"
         """
         (self.folder / "config.toml").write_text(text)

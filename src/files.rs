@@ -26,15 +26,6 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     Pending::write(path, bytes, mode)?.rename()
 }
 
-/// Removes a file for good; that there is none is fine.
-pub fn remove(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Ok(()) => sync_folder(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(FileError::of("remove", path)(error)),
-    }
-}
-
 /// Reads a whole file, unless it is longer than `limit` bytes.
 pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let file = File::open(path).map_err(FileError::of("open", path))?;

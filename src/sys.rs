@@ -117,6 +117,7 @@ pub fn peer_is_gone(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Leaves `fd` open for the program that `command` starts; the caller keeps it open until then.
+#[cfg(test)]
 pub fn inherit(command: &mut std::process::Command, fd: RawFd) {
     // SAFETY: between fork and exec the closure makes one system call and no allocation.
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, move || clear_cloexec(fd)) };
@@ -146,9 +147,9 @@ pub fn discard(device: &impl AsFd, start: u64, length: u64) -> io::Result<()> {
 
 /// Starts writing a range of a file back, without waiting. Only a hint, so that there is no result.
 pub fn start_writeback(file: &impl AsFd, offset: u64, length: u64) {
-    let (offset, length) = (offset as libc::off64_t, length as libc::off64_t);
+    let (file, flags) = (file.as_fd().as_raw_fd(), libc::SYNC_FILE_RANGE_WRITE);
     // SAFETY: takes numbers only; an invalid range is an error, which is of no interest here.
-    unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+    unsafe { libc::sync_file_range(file, offset as _, length as _, flags) };
 }
 
 /// Announces an update of so many bytes to a UBI volume; the writes that follow are its content.

@@ -3,18 +3,30 @@
 //!
 //! The supervisor speaks the other side to its workers, so these run the same under systemd's own units.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The first descriptor that is passed (sd_listen_fds(3)).
 pub const FIRST_FD: RawFd = 3;
 /// More sockets than this are a mistake of the caller, not a configuration.
 const MAX_FDS: RawFd = 64;
+/// What the protocols leave in the environment; it speaks to this process and not to its children.
+const VARIABLES: [&str; 6] =
+    ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+static SERVICE: OnceLock<Service> = OnceLock::new();
+
+#[derive(Default)]
+struct Service {
+    notify_socket: Option<OsString>,
+    watchdog: Option<Duration>,
+}
 
 /// A descriptor that was passed to this process, and its name from `LISTEN_FDNAMES`.
 pub struct PassedFd {
@@ -22,8 +34,20 @@ pub struct PassedFd {
     pub name: String,
 }
 
-/// Takes the descriptors passed to this process. Call it once, early, before anything else opens files.
-pub fn take_listen_fds() -> Vec<PassedFd> {
+/// Takes what a service manager passed to this process, out of the environment, so that no child takes it for
+/// its own. Call it once, before there are threads and before anything else opens files.
+pub fn take_environment() -> Vec<PassedFd> {
+    let fds = take_listen_fds();
+    let service = Service { notify_socket: std::env::var_os("NOTIFY_SOCKET"), watchdog: take_watchdog() };
+    let _ = SERVICE.set(service);
+    for name in VARIABLES {
+        // SAFETY: the process has one thread yet, as the caller promises.
+        unsafe { std::env::remove_var(name) };
+    }
+    fds
+}
+
+fn take_listen_fds() -> Vec<PassedFd> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<RawFd>().ok());
     if number("LISTEN_PID") != Some(std::process::id().cast_signed()) {
         return Vec::new();
@@ -43,13 +67,27 @@ pub fn take_listen_fds() -> Vec<PassedFd> {
         .collect()
 }
 
+fn take_watchdog() -> Option<Duration> {
+    let microseconds = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    let for_another = std::env::var("WATCHDOG_PID").is_ok_and(|pid| pid != std::process::id().to_string());
+    (!for_another).then(|| Duration::from_micros(microseconds))
+}
+
 /// Tells the service manager, when there is one. Lines as in sd_notify(3), such as `READY=1`.
 pub fn notify(state: &str) -> io::Result<()> {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
-    let socket = UnixDatagram::unbound()?;
-    // A manager that does not read must not stop what logs people in.
-    socket.set_nonblocking(true)?;
-    socket.send_to_addr(state.as_bytes(), &address(&path)?)?;
+    // Kept open: a process that has run out of descriptors must still be able to say that it lives.
+    static SOCKET: OnceLock<UnixDatagram> = OnceLock::new();
+    let Some(path) = SERVICE.get().and_then(|service| service.notify_socket.as_ref()) else { return Ok(()) };
+    let socket = match SOCKET.get() {
+        Some(socket) => socket,
+        None => {
+            let socket = UnixDatagram::unbound()?;
+            // A manager that does not read must not stop what logs people in.
+            socket.set_nonblocking(true)?;
+            SOCKET.get_or_init(|| socket)
+        }
+    };
+    socket.send_to_addr(state.as_bytes(), &address(path)?)?;
     Ok(())
 }
 
@@ -62,11 +100,5 @@ fn address(path: &OsStr) -> io::Result<SocketAddr> {
 
 /// How often the service manager wants to hear `WATCHDOG=1`, if at all.
 pub fn watchdog_interval() -> Option<Duration> {
-    let microseconds = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
-    if let Ok(pid) = std::env::var("WATCHDOG_PID")
-        && pid != std::process::id().to_string()
-    {
-        return None;
-    }
-    Some(Duration::from_micros(microseconds))
+    SERVICE.get().and_then(|service| service.watchdog)
 }

@@ -2,21 +2,19 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 
-mod device;
+mod common;
 
 use std::fs;
 use std::process::{Command, Output};
 
-use device::{Device, text};
+use common::{Device, text};
 
 const FILE: &str = "state/ssh/authorized_keys";
 
 /// A device that knows no key yet, beside the one of its configuration.
-fn running(config: &str) -> Device {
-    let mut device = Device::new(config);
+fn running() -> Device {
+    let device = Device::start("", "");
     fs::create_dir_all(device.path("state/ssh")).unwrap();
-    device.start();
-    device.wait_for_port();
     device
 }
 
@@ -29,38 +27,46 @@ fn make_key(device: &Device, name: &str, kind: &[&str]) -> String {
 
 /// A login with this key alone.
 fn login(device: &Device, name: &str, options: &[&str]) -> Output {
-    let mut words: Vec<String> = device.options();
-    let identity = words.iter().position(|word| word == "-i").unwrap() + 1;
-    words[identity] = device.path(name).display().to_string();
-    for option in options {
-        words.extend(["-o".into(), (*option).to_owned()]);
-    }
+    let identity = format!("IdentityFile={}", device.path(name).display());
     let mut command = Command::new("ssh");
-    command.args(words).args(["127.0.0.1", "true"]).env_remove("SSH_AUTH_SOCK");
-    command.output().unwrap()
+    for option in
+        ["IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=no", &identity].iter().chain(options)
+    {
+        command.args(["-o", option]);
+    }
+    command.args(["-F", "none", "-o", "UserKnownHostsFile=/dev/null", "-p", &device.port.to_string()]);
+    command.args(["root@127.0.0.1", "true"]).env_remove("SSH_AUTH_SOCK").output().unwrap()
 }
 
 #[track_caller]
 fn gets_in(device: &Device, name: &str) {
     let output = login(device, name, &[]);
-    assert!(output.status.success(), "{}\nlog:\n{}", text(&output), device.log());
+    assert!(output.status.success(), "{}\nlog:\n{}", all(&output), device.log());
 }
 
 #[track_caller]
 fn stays_out(device: &Device, name: &str) {
     let output = login(device, name, &[]);
-    assert!(text(&output).contains("Permission denied (publickey)"), "{}\nlog:\n{}", text(&output), device.log());
+    assert!(
+        all(&output).contains("Permission denied (publickey)"),
+        "{}\nlog:\n{}",
+        all(&output),
+        device.log()
+    );
 }
 
 fn keys(device: &Device, words: &[&str]) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
-    let output = command.arg("keys").args(words).arg("--config").arg(device.path("config.toml")).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+    let output = device.myelin(&[&["keys"], words].concat());
+    assert!(output.status.success(), "{}", all(&output));
+}
+
+fn all(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
 }
 
 #[test]
 fn a_good_key_works_among_bad_lines_and_each_of_those_is_named_once() {
-    let device = running("");
+    let device = running();
     let key = make_key(&device, "new", &["ed25519"]);
     let options = make_key(&device, "restricted", &["ed25519"]);
     let lines = format!(
@@ -84,14 +90,13 @@ fn a_good_key_works_among_bad_lines_and_each_of_those_is_named_once() {
 
 #[test]
 fn a_key_counts_from_when_it_is_added_until_it_is_removed() {
-    let mut device = running("");
+    let mut device = running();
     let key = make_key(&device, "new", &["ed25519"]);
     stays_out(&device, "new");
     keys(&device, &["add", key.trim()]);
     gets_in(&device, "new");
     device.stop();
-    device.start();
-    device.wait_for_port();
+    device.start_again();
     gets_in(&device, "new");
     keys(&device, &["remove", key.trim()]);
     stays_out(&device, "new");
@@ -99,22 +104,24 @@ fn a_key_counts_from_when_it_is_added_until_it_is_removed() {
 
 #[test]
 fn a_key_that_leaves_the_configuration_stays_out() {
-    let mut device = running("");
-    gets_in(&device, "user");
+    let mut device = running();
+    gets_in(&device, "key");
     device.stop();
     let config = fs::read_to_string(device.path("config.toml")).unwrap();
-    let without: String =
-        config.lines().filter(|line| !line.starts_with("authorized_keys")).map(|line| format!("{line}\n")).collect();
+    let without: String = config
+        .lines()
+        .filter(|line| !line.starts_with("authorized_keys"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     fs::write(device.path("config.toml"), without).unwrap();
-    device.start();
-    device.wait_for_port();
-    stays_out(&device, "user");
+    device.start_again();
+    stays_out(&device, "key");
     assert!(!device.path(FILE).exists());
 }
 
 #[test]
 fn every_kind_of_key_that_is_still_safe_gets_in() {
-    let device = running("");
+    let device = running();
     let kinds: [(&str, &[&str]); 5] = [
         ("rsa2048", &["rsa", "-b", "2048"]),
         ("rsa3072", &["rsa", "-b", "3072"]),
@@ -127,7 +134,7 @@ fn every_kind_of_key_that_is_still_safe_gets_in() {
         gets_in(&device, name);
     }
     let sha1 = login(&device, "rsa2048", &["PubkeyAcceptedAlgorithms=ssh-rsa"]);
-    assert_eq!(sha1.status.code(), Some(255), "{}", text(&sha1));
+    assert_eq!(sha1.status.code(), Some(255), "{}", all(&sha1));
     let short = make_key(&device, "rsa1024", &["rsa", "-b", "1024"]);
     fs::write(device.path(FILE), short).unwrap();
     stays_out(&device, "rsa1024");
@@ -136,13 +143,16 @@ fn every_kind_of_key_that_is_still_safe_gets_in() {
 
 #[test]
 fn an_agent_with_many_wrong_keys_gets_in_too() {
-    let device = running("");
-    let mut words = device.options();
+    let device = running();
+    let mut options = Vec::new();
     for number in 0..5 {
         make_key(&device, &format!("wrong{number}"), &["ed25519"]);
-        words.splice(0..0, ["-i".to_owned(), device.path(&format!("wrong{number}")).display().to_string()]);
+        options.push(format!("IdentityFile={}", device.path(&format!("wrong{number}")).display()));
     }
-    let output =
-        Command::new("ssh").args(words).args(["127.0.0.1", "true"]).env_remove("SSH_AUTH_SOCK").output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+    make_key(&device, "wrong", &["ed25519"]);
+    options.push(format!("IdentityFile={}", device.path("key").display()));
+    // ssh offers the identities in the order of its options.
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let output = login(&device, "wrong", &options);
+    assert!(output.status.success(), "{}", all(&output));
 }

@@ -99,13 +99,14 @@ fn load_system(folder: &Path) -> Loaded {
     loaded
 }
 
-/// The `.toml` files of a folder, sorted by name.
+/// The `.toml` files of a folder, sorted by name. A pipe among them would keep us waiting.
 fn drop_ins(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| path.metadata().map_or(true, |metadata| metadata.is_file()))
         .collect();
     files.sort();
     files
@@ -147,7 +148,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::config::{Bytes, Program, Seconds};
+    use crate::config::values::Seconds;
+    use crate::config::{Bytes, Program};
 
     fn from_text(text: &str) -> Loaded {
         let mut loading = Loading::default();

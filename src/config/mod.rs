@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use firmware::{Firmware, FwupProgram, SuccessAction};
 pub use load::{Loaded, Place, Problem, load};
 pub use ssh::{AddressFamily, HostKeyType, Legacy, Program, Ssh};
-pub use values::{Bytes, Seconds, pattern_matches};
+pub use values::{Bytes, pattern_matches};
 
 /// Everything that can be configured, with the defaults of an image that says nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -54,11 +54,10 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
     }
 }
 
+/// A path or program that is not there is not refused here: falling back to another device, or to no veto,
+/// would be worse than the failure of the update.
 pub fn firmware(firmware: &Firmware, field: &str) -> Verdict {
     match field {
-        "devpath" => absolute_if_set(firmware.devpath.as_deref()),
-        "env_config" => absolute(&firmware.env_config),
-        "env_file" => absolute_if_set(firmware.env_file.as_deref()),
         "task" if firmware.task.is_empty() || firmware.task.starts_with('-') => {
             refuse("must be the name of a task")
         }
@@ -68,7 +67,6 @@ pub fn firmware(firmware: &Firmware, field: &str) -> Verdict {
             }
             _ => fine(),
         },
-        "precheck" => program(&firmware.precheck),
         "update_idle_timeout" => time(firmware.update_idle_timeout, 1..=MAX_WAIT),
         "reboot_param" => {
             let text = firmware.reboot_param.as_deref().unwrap_or_default();
@@ -94,11 +92,6 @@ pub fn listen_address(text: &str) -> Result<(), String> {
         None => text == "*" || text == "localhost" || plain.parse::<IpAddr>().is_ok(),
     };
     if good { Ok(()) } else { Err(format!("`{text}` is no IP address (the port has a key of its own)")) }
-}
-
-/// A file of keys: absolute, or below the user's home as `%h`.
-pub fn key_file(path: &Path) -> Verdict {
-    if path.starts_with("%h") { fine() } else { absolute(path) }
 }
 
 /// IFNAMSIZ of the kernel, with its zero byte.
@@ -133,7 +126,7 @@ fn size(value: Bytes, range: RangeInclusive<u64>) -> Verdict {
     in_range(value.0, range, "bytes")
 }
 
-fn absolute(path: &Path) -> Verdict {
+pub fn absolute(path: &Path) -> Verdict {
     if path.is_absolute() { fine() } else { Err(format!("`{}` is no absolute path", path.display())) }
 }
 

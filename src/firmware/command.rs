@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::reboot;
 use super::status::Status;
 use crate::config::{self, Source};
 
@@ -16,12 +17,20 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Reboot as after an update, with `firmware.reboot_param`.
+    #[command(hide = true)]
+    Reboot,
 }
 
 pub fn main(source: &Source, command: Command) -> ExitCode {
     let config = config::load(source).config;
     let printed = match command {
         Command::Status { json } => print_status(&Status::collect(&config), json),
+        Command::Reboot => {
+            let error = reboot::reboot(config.firmware.reboot_param.as_deref());
+            eprintln!("myelin: the kernel does not reboot: {error}");
+            return ExitCode::FAILURE;
+        }
     };
     match printed {
         Ok(()) => ExitCode::SUCCESS,

@@ -72,11 +72,14 @@ struct Plan {
 
 impl System {
     fn detect() -> Self {
-        let init = match std::fs::read_link("/proc/1/exe") {
-            // sd_booted(3)
-            _ if Path::new("/run/systemd/system").is_dir() => Init::Systemd,
-            Ok(path) if path.ends_with("erlinit") => Init::Erlinit,
-            _ => Init::Other,
+        let erlinit = || std::fs::read_link("/proc/1/exe").is_ok_and(|path| path.ends_with("erlinit"));
+        // sd_booted(3)
+        let init = if Path::new("/run/systemd/system").is_dir() {
+            Init::Systemd
+        } else if erlinit() {
+            Init::Erlinit
+        } else {
+            Init::Other
         };
         let given = [SYSTEMD_FILE, OTHER_FILE].into_iter().find_map(|path| {
             let bytes = files::read_limited(Path::new(path), MAX_ARGUMENT).ok()?;

@@ -7,7 +7,6 @@ mod apply;
 mod archive;
 mod create;
 mod disk;
-#[allow(dead_code)]
 mod fat;
 mod firmware;
 mod getopt;
@@ -18,9 +17,9 @@ mod keys;
 mod language;
 mod nickname;
 mod number;
+mod option_table;
 mod options;
 mod output;
-#[allow(dead_code)]
 mod partition;
 mod progress;
 mod time;
@@ -59,7 +58,7 @@ fn run(args: impl IntoIterator<Item = OsString>, output: &mut Output, handshake:
     };
     let result = match request {
         Request::Usage { failed } => {
-            output.plain(options::USAGE.as_bytes());
+            output.plain(option_table::USAGE.as_bytes());
             return if failed { FAILURE } else { SUCCESS };
         }
         Request::Version => {

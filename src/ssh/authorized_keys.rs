@@ -129,7 +129,9 @@ impl KeyList {
                 }
                 Some((content, only_owner_writes(path, &metadata)))
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                None
+            }
             Err(source) => {
                 self.file_errors.push(FileError::Read { path: path.to_owned(), source });
                 None

@@ -7,10 +7,14 @@ mod algorithms;
 pub mod authorized_keys;
 mod channel;
 mod connection;
+mod control;
 mod display;
+mod failures;
 mod handler;
 pub mod host_keys;
 pub mod keys;
+#[cfg(debug_assertions)]
+mod provoke;
 mod server;
 pub mod status;
 mod subsystem;

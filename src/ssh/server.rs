@@ -1,6 +1,9 @@
 //! What all connections of the worker share: settings, places, budgets, and the list of who is there.
 
 use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
@@ -15,7 +18,8 @@ use super::channel::Controls;
 use super::channel::budget::Budget;
 use super::channel::flow::Budgets;
 use super::connection::Connection;
-use super::connection::admission::{Admission, ConnectionId, Progress};
+use super::connection::admission::{self, Admission, ConnectionId, Progress};
+use super::failures::Failures;
 use super::host_keys::HostKeys;
 use crate::config::{Config, Source};
 use crate::systemd;
@@ -25,6 +29,8 @@ const PROCESS_MEMORY: usize = 16 << 20;
 const PROCESS_SPOOL: usize = 128 << 20;
 /// Strangers get a quarter of the descriptors; a session needs several.
 const STRANGERS_SHARE: usize = 4;
+/// Descriptors that strangers do not get: what the owner's session needs when all others are in use.
+const DESCRIPTORS_KEPT: usize = 16;
 /// How often the log says that nobody can log in.
 const NO_KEYS_REMINDER: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -57,8 +63,10 @@ pub struct Server {
     greet: Notify,
     last_no_keys_reminder: Mutex<Option<Instant>>,
     reported: Mutex<Reported>,
+    failures: Mutex<Failures>,
     jobs: Mutex<Vec<Weak<Controls>>>,
     served: AtomicBool,
+    listening: Mutex<Vec<String>>,
 }
 
 impl Server {
@@ -75,9 +83,22 @@ impl Server {
             greet: Notify::new(),
             last_no_keys_reminder: Mutex::new(None),
             reported: Mutex::default(),
+            failures: Mutex::default(),
             jobs: Mutex::default(),
             served: AtomicBool::new(false),
+            listening: Mutex::default(),
         })
+    }
+
+    /// Remembers a socket for `myelin status`.
+    pub fn add_listener(&self, name: &str, address: io::Result<SocketAddr>) {
+        let address = address.map_or_else(|error| error.to_string(), |address| address.to_string());
+        lock(&self.listening).push(if name == "ssh" { address } else { format!("{address} ({name})") });
+    }
+
+    /// The sockets that are served.
+    pub fn listening(&self) -> Vec<String> {
+        lock(&self.listening).clone()
     }
 
     pub fn settings(&self) -> Arc<Settings> {
@@ -104,7 +125,15 @@ impl Server {
     /// Takes a newcomer in, until what is returned is dropped, be it by a panic.
     pub fn enter(self: &Arc<Self>, connection: &Arc<Connection>) -> Entry {
         lock(&self.connections).insert(connection.id, Arc::clone(connection));
-        let victims = lock(&self.admission).enter(connection.id, connection.peer.ip(), Instant::now());
+        let now = Instant::now();
+        let mut admission = lock(&self.admission);
+        let mut victims = admission.enter(connection.id, connection.peer.ip(), now);
+        // The kernel gives the lowest number that is free, so a high one says that few are.
+        let limit = descriptors();
+        if usize::try_from(connection.stream.as_raw_fd()).is_ok_and(|fd| fd + DESCRIPTORS_KEPT >= limit) {
+            victims.extend(admission.shrink(limit / STRANGERS_SHARE, Some(connection.id), now));
+        }
+        drop(admission);
         self.close(&victims);
         Entry { server: Arc::clone(self), id: connection.id }
     }
@@ -158,7 +187,8 @@ impl Server {
 
     /// Descriptors or memory are short: those who have not logged in make room.
     pub fn shed_strangers(&self) {
-        let victims = lock(&self.admission).shrink(descriptors() / STRANGERS_SHARE, Instant::now());
+        let places = descriptors() / STRANGERS_SHARE;
+        let victims = lock(&self.admission).shrink(places, None, Instant::now());
         self.close(&victims);
     }
 
@@ -193,6 +223,11 @@ impl Server {
     /// Names in the log what is wrong with authorized keys, each fault once.
     pub fn report_key_faults(&self, list: &KeyList) {
         lock(&self.reported).warn_new(list);
+    }
+
+    /// Counts a refused login, and says whether to log it, and how many were not logged before it.
+    pub fn count_failure(&self, address: std::net::IpAddr) -> Option<u64> {
+        lock(&self.failures).count(admission::Source::of(address), Instant::now())
     }
 
     /// Says how to add a key, at most once a minute.

@@ -13,13 +13,14 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::connection::{self, Service};
+use super::control;
 use super::host_keys::{self, HostKeys};
 use super::server::{Server, Settings};
 use crate::config::{self, Source};
 use crate::firmware::boot::Boot;
 use crate::firmware::store;
 use crate::systemd::PassedFd;
-use crate::{logging, sys, systemd};
+use crate::{files, logging, sys, systemd};
 
 /// Between the supervisor, which goes last, and everything else.
 const OOM_SCORE: &[u8] = b"-800";
@@ -37,7 +38,7 @@ const FAREWELL: Duration = Duration::from_millis(2_500);
 /// `myelin worker ssh`.
 pub fn main(source: &Source) -> ExitCode {
     sys::set_process_name(c"myelin: ssh");
-    let sockets = systemd::take_listen_fds();
+    let sockets = systemd::take_environment();
     let loaded = config::load(source);
     logging::start(&loaded.config);
     if sockets.is_empty() {
@@ -69,6 +70,9 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    for folder in [&config.state_dir, &config.state_dir.join("ssh")] {
+        files::remove_leftovers(folder);
+    }
     let keys = load_host_keys(&config);
     let pending = keys.pending.clone();
     // Found once after boot, before an update can change what the store says.
@@ -83,7 +87,10 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
         let service = if socket.name == "legacy" { Service::Legacy } else { Service::Ssh };
         let listener = StdListener::from(socket.fd);
         match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
-            Ok(listener) => drop(loops.spawn(accept(Arc::clone(&server), listener, service))),
+            Ok(listener) => {
+                server.add_listener(&socket.name, listener.local_addr());
+                loops.spawn(accept(Arc::clone(&server), listener, service));
+            }
             // The others serve.
             Err(error) => error!(%error, name = socket.name, "cannot use a socket that was passed to us"),
         }
@@ -99,6 +106,7 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
         let server = Arc::clone(&server);
         async move { server.watch_for_missing_keys().await }
     });
+    loops.spawn(control::serve(Arc::clone(&server)));
     loops.spawn(give_signs_of_life());
     if !pending.is_empty() {
         loops.spawn(make_slow_keys(Arc::clone(&server), pending));
@@ -125,6 +133,8 @@ async fn accept(server: Arc<Server>, listener: TcpListener, service: Service) {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 tokio::spawn(connection::serve(Arc::clone(&server), stream, peer, service));
+                // Those who give way for it close before the next comes, or a burst takes every descriptor.
+                tokio::task::yield_now().await;
             }
             // The supervisor has not got the address yet (accept(2)).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => sleep(UNBOUND_PAUSE).await,

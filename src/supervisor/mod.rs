@@ -42,6 +42,8 @@ const NOTIFY: Token = Token(1);
 
 /// `myelin daemon`.
 pub fn main(source: &Source) -> ExitCode {
+    // Sockets are our own business; who starts us wants to hear of our state only.
+    drop(systemd::take_environment());
     let loaded = config::load(source);
     logging::start(&loaded.config);
     for problem in &loaded.problems {
@@ -76,7 +78,9 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
         listeners,
         recipe,
         backoff: Backoff::default(),
+        told_ready: false,
         state: State::Waiting { until: Instant::now() },
+        next_sign_of_life: systemd::watchdog_interval().map(|_| Instant::now()),
     };
     supervisor.run()
 }
@@ -119,7 +123,10 @@ struct Supervisor {
     listeners: Vec<Listener>,
     recipe: Recipe,
     backoff: Backoff,
+    told_ready: bool,
     state: State,
+    /// When our own service manager hears of us next, if it wants to.
+    next_sign_of_life: Option<Instant>,
 }
 
 impl Supervisor {
@@ -153,10 +160,22 @@ impl Supervisor {
             State::Waiting { until } | State::Stopping { until, .. } => *until,
             State::Running(worker) => worker.deadline(),
         };
-        self.listeners.iter().filter_map(Listener::next_retry).chain([state]).min()
+        self.listeners
+            .iter()
+            .filter_map(Listener::next_retry)
+            .chain([state])
+            .chain(self.next_sign_of_life)
+            .min()
     }
 
     fn act_on_time(&mut self, now: Instant) {
+        if let Some(interval) = systemd::watchdog_interval()
+            && self.next_sign_of_life.is_some_and(|at| at <= now)
+        {
+            // That this loop turns is what the sign says; a manager that cannot be told restarts us.
+            let _ = systemd::notify("WATCHDOG=1");
+            self.next_sign_of_life = Some(now + interval / 3);
+        }
         for listener in &mut self.listeners {
             listener.bind_due(now);
         }
@@ -201,8 +220,9 @@ impl Supervisor {
             let Some(message) = self.notify.receive(worker.pid) else { return };
             worker.last_sign_of_life = Instant::now();
             worker.served |= message.served;
-            if message.ready && !worker.ready {
-                worker.ready = true;
+            worker.ready |= message.ready;
+            if message.ready && !self.told_ready {
+                self.told_ready = true;
                 // Under systemd with Type=notify the unit is up when somebody can log in.
                 if let Err(error) = systemd::notify("READY=1") {
                     warn!(%error, "cannot tell the service manager that we are ready");
@@ -245,9 +265,14 @@ impl Supervisor {
         let now = Instant::now();
         match std::mem::replace(&mut self.state, State::Waiting { until: now }) {
             State::Waiting { .. } => Course::End,
-            State::Running(worker) | State::Stopping { worker, .. } => {
+            State::Running(worker) => {
                 worker.signal(Signal::SIGTERM);
                 self.state = State::Stopping { worker, until: now + STOP_LIMIT };
+                Course::On
+            }
+            // Asking again does not give it more time.
+            stopping @ State::Stopping { .. } => {
+                self.state = stopping;
                 Course::On
             }
         }

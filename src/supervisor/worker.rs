@@ -46,9 +46,7 @@ impl Recipe {
             ("NOTIFY_SOCKET", notify.path().clone()),
             ("WATCHDOG_USEC", WATCHDOG.as_micros().to_string().into()),
         ];
-        let inherited = std::env::vars_os().filter(|(name, _)| {
-            !ours.iter().any(|(n, _)| name == n) && name != "LISTEN_PID" && name != "WATCHDOG_PID"
-        });
+        let inherited = std::env::vars_os();
         let ours = ours.iter().map(|(name, value)| (OsString::from(name), value.clone()));
         let environment = inherited
             .chain(ours)

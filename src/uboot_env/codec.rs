@@ -48,10 +48,6 @@ impl Environment {
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.variables.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.variables.is_empty()
-    }
 }
 
 /// What stands in front of the data.
@@ -249,7 +245,7 @@ mod tests {
         assert!(environment.set("", "x").is_err());
         assert!(environment.set("a=b", "x").is_err());
         assert!(environment.set("a", "x\0y").is_err());
-        assert!(environment.is_empty());
+        assert_eq!(environment, Environment::default());
     }
 
     #[test]
@@ -271,7 +267,7 @@ mod tests {
         assert_eq!(decode(&with_checksum(b"a=1"), Layout::Single), Err(CodecError::Unterminated));
         assert!(matches!(decode(&with_checksum(b"=1\0\0"), Layout::Single), Err(CodecError::Name { .. })));
         assert!(decode(&with_checksum(b"a=1\0"), Layout::Single).is_ok());
-        assert!(decode(&with_checksum(b""), Layout::Single).unwrap().0.is_empty());
+        assert_eq!(decode(&with_checksum(b""), Layout::Single), Ok((Environment::default(), 0)));
         for length in 0..5 {
             assert!(decode(&vec![0; length], Layout::Redundant).is_err());
         }

@@ -135,7 +135,7 @@ mod tests {
     fn a_missing_file_is_empty_and_is_made() {
         let folder = tempfile::tempdir().unwrap();
         let file = PlainFile::new(&folder.path().join("none"));
-        assert!(file.read().unwrap().is_empty());
+        assert_eq!(file.read().unwrap(), Environment::default());
         file.update(|_| Ok(())).unwrap();
         assert!(!file.path.exists());
         file.update(|environment| environment.set("a", "1")).unwrap();

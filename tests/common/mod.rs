@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod disk;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,23 +19,30 @@ pub struct Device {
     pub folder: tempfile::TempDir,
     pub port: u16,
     pub daemon: Child,
+    wrapper: Vec<String>,
 }
 
 impl Device {
     /// Starts a daemon whose `[ssh]` has `more_ssh` and whose file ends with `rest`.
     pub fn start(more_ssh: &str, rest: &str) -> Self {
-        // Under target/ and not in /tmp: that may lie in memory, where spool_dir must not be.
-        let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let folder = tempfile::Builder::new().prefix("device").tempdir_in(parent).unwrap();
-        let key = folder.path().join("key");
-        let made =
-            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
-        assert!(made.expect("ssh-keygen is installed (apt install openssh-client)").success());
-        let public = fs::read_to_string(folder.path().join("key.pub")).unwrap();
-        Self::start_in(folder, public.trim(), more_ssh, rest)
+        let (folder, public) = new_folder();
+        Self::start_in(folder, &public, more_ssh, rest)
     }
 
     pub fn start_in(folder: tempfile::TempDir, public_key: &str, more_ssh: &str, rest: &str) -> Self {
+        let device = Self::start_wrapped(folder, &[], public_key, more_ssh, rest);
+        device.wait_until_it_answers();
+        device
+    }
+
+    /// The same through `wrapper`, a command that becomes the daemon. Does not wait until it answers.
+    pub fn start_wrapped(
+        folder: tempfile::TempDir,
+        wrapper: &[&str],
+        public_key: &str,
+        more_ssh: &str,
+        rest: &str,
+    ) -> Self {
         let port = free_port();
         let path = folder.path().display();
         let keys =
@@ -43,10 +52,9 @@ impl Device {
              [ssh]\nlisten_address = [\"127.0.0.1\", \"::1\"]\nport = {port}\n{keys}\n{more_ssh}\n{rest}\n"
         );
         fs::write(folder.path().join("config.toml"), config).unwrap();
-        let daemon = spawn_daemon(folder.path());
-        let device = Self { folder, port, daemon };
-        device.wait_until_it_answers();
-        device
+        let wrapper: Vec<String> = wrapper.iter().map(ToString::to_string).collect();
+        let daemon = spawn_daemon(folder.path(), &wrapper);
+        Self { folder, port, daemon, wrapper }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -99,12 +107,16 @@ impl Device {
     /// The same with more options, which stand before the host.
     pub fn ssh_with(&self, options: &[&str]) -> Command {
         let mut command = Command::new("ssh");
+        // Of two values for one option, ssh takes the first.
+        command.args(options).args(self.ssh_options()).args(["-p", &self.port.to_string(), "root@127.0.0.1"]);
         command
-            .args(self.ssh_options())
-            .args(["-p", &self.port.to_string()])
-            .args(options)
-            .arg("root@127.0.0.1");
-        command
+    }
+
+    /// The words of `ssh_with` for a shell, to be followed by a command.
+    pub fn ssh_line(&self, options: &[&str]) -> String {
+        let command = self.ssh_with(options);
+        let words = command.get_args().map(|word| format!("'{}'", word.to_string_lossy()));
+        format!("ssh {}", words.collect::<Vec<_>>().join(" "))
     }
 
     /// Runs a command on the device.
@@ -154,7 +166,7 @@ impl Device {
 
     /// Starts the daemon again after `stop`.
     pub fn start_again(&mut self) {
-        self.daemon = spawn_daemon(self.folder.path());
+        self.daemon = spawn_daemon(self.folder.path(), &self.wrapper);
         self.wait_until_it_answers();
     }
 }
@@ -171,9 +183,27 @@ impl Drop for Device {
     }
 }
 
-fn spawn_daemon(folder: &Path) -> Child {
+/// A folder for a device, and the public half of the key `key` in it.
+pub fn new_folder() -> (tempfile::TempDir, String) {
+    // Under target/ and not in /tmp: that may lie in memory, where spool_dir must not be.
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = tempfile::Builder::new().prefix("device").tempdir_in(parent).unwrap();
+    let public = new_key(&folder.path().join("key"));
+    (folder, public)
+}
+
+/// Makes a key pair at `path` and gives its public half.
+pub fn new_key(path: &Path) -> String {
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path).status();
+    assert!(made.expect("ssh-keygen is installed (apt install openssh-client)").success());
+    fs::read_to_string(path.with_extension("pub")).unwrap().trim().to_owned()
+}
+
+fn spawn_daemon(folder: &Path, wrapper: &[String]) -> Child {
     let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_myelin"))
+    let words = [wrapper, &[env!("CARGO_BIN_EXE_myelin").to_owned()]].concat();
+    Command::new(&words[0])
+        .args(&words[1..])
         .args(["daemon", "--config"])
         .arg(folder.join("config.toml"))
         .env_remove("NOTIFY_SOCKET")
@@ -238,6 +268,25 @@ pub fn is_running(text: &str) -> bool {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         is_process && String::from_utf8_lossy(&line).replace('\0', " ").contains(text)
     })
+}
+
+/// Everything that runs below a process: pids and command lines.
+pub fn descendants(pid: u32) -> Vec<(u32, String)> {
+    let mut all = Vec::new();
+    let mut waiting = vec![pid];
+    while let Some(pid) = waiting.pop() {
+        for child in children(pid) {
+            let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            all.push((child, text(&line).replace('\0', " ").trim_end().to_owned()));
+            waiting.push(child);
+        }
+    }
+    all
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use thiserror::Error;
 
 use super::resource::Piece;
+use crate::fwup::disk::sync_where_possible;
 use crate::fwup::language::shown;
 use crate::fwup::language::variables::Variables;
 use crate::sys;
@@ -105,10 +106,12 @@ impl HostWriter {
         }
     }
 
-    /// Ends it; `complete` if all data was right so far.
+    /// Ends it: the file is on its medium, the command has ended well, the update of the volume is committed.
     pub fn finish(self) -> Result<(), HostError> {
         match self {
-            Self::File { path, file } => file.sync_all().map_err(|source| HostError::Write { path, source }),
+            Self::File { path, file } => {
+                sync_where_possible(&file).map_err(|source| HostError::Write { path, source })
+            }
             Self::Volume { path, file } => {
                 nix::unistd::close(file).map_err(|errno| HostError::Write { path, source: errno.into() })
             }

@@ -2,6 +2,7 @@
 
 pub mod header;
 pub mod reader;
+mod record;
 mod window;
 pub mod writer;
 

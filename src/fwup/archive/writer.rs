@@ -8,32 +8,20 @@ use std::io::{self, Write};
 use crc32fast::Hasher;
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-use super::ArchiveError;
-use super::header::{EXTRA_TIME, EXTRA_ZIP64, FLAG_DESCRIPTOR, Method};
+use super::header::Method;
+use super::record::{Record, end_of_archive};
+use super::{ArchiveError, LONGEST_NAME};
 
 pub struct ArchiveWriter<W> {
     out: Counted<W>,
     level: u32,
-    directory: Vec<Written>,
-}
-
-/// What the central directory says about an entry.
-struct Written {
-    name: Vec<u8>,
-    method: Method,
-    /// Seconds since 1970, for the one entry that has a time.
-    modified: Option<i64>,
-    crc: u32,
-    compressed: u64,
-    size: u64,
-    offset: u64,
-    zip64: bool,
+    directory: Vec<Record>,
 }
 
 /// An entry that is being written.
 pub struct EntryWriter<'a, W> {
     archive: &'a mut ArchiveWriter<W>,
-    entry: Written,
+    entry: Record,
     crc: Hasher,
     deflate: Option<Compress>,
     buffer: Vec<u8>,
@@ -52,9 +40,15 @@ impl<W: Write> ArchiveWriter<W> {
         size: u64,
         modified: Option<i64>,
     ) -> Result<EntryWriter<'_, W>, ArchiveError> {
+        if name.len() > LONGEST_NAME {
+            return Err(ArchiveError::LongName {
+                name: String::from_utf8_lossy(name).into_owned(),
+                length: name.len(),
+            });
+        }
         let deflate =
             (method == Method::Deflated).then(|| Compress::new(Compression::new(self.level), false));
-        let entry = Written {
+        let entry = Record {
             name: name.to_vec(),
             method,
             modified,
@@ -62,30 +56,8 @@ impl<W: Write> ArchiveWriter<W> {
             compressed: 0,
             size,
             offset: self.out.count,
-            // Deflated data may be a little longer than what it is made from.
-            zip64: size >= ZIP64_FROM,
         };
-        let mut extra = Vec::new();
-        if entry.zip64 {
-            let compressed = if method == Method::Stored { size } else { 0 };
-            extra.extend(field(EXTRA_ZIP64, &[size.to_le_bytes(), compressed.to_le_bytes()].concat()));
-        }
-        extra.extend(entry.time_field());
-        let compressed = if entry.zip64 {
-            u64::from(u32::MAX)
-        } else if method == Method::Stored {
-            size
-        } else {
-            0
-        };
-        let header = [
-            b"PK\x03\x04".as_slice(),
-            &entry.common(0, compressed as u32),
-            &half(extra.len())?,
-            name,
-            &extra,
-        ];
-        self.out.write_all(&header.concat()).map_err(ArchiveError::Write)?;
+        self.out.write_all(&entry.local_header()?).map_err(ArchiveError::Write)?;
         Ok(EntryWriter {
             archive: self,
             entry,
@@ -102,28 +74,7 @@ impl<W: Write> ArchiveWriter<W> {
             let record = entry.directory_record()?;
             self.out.write_all(&record).map_err(ArchiveError::Write)?;
         }
-        let length = self.out.count - start;
-        let count = self.directory.len() as u64;
-        let mut end = Vec::new();
-        if count >= 0xFFFF || length >= ZIP64_FROM || start >= ZIP64_FROM {
-            let record_offset = self.out.count;
-            end.extend(b"PK\x06\x06");
-            end.extend(44_u64.to_le_bytes());
-            end.extend([45, 3, 45, 0]);
-            end.extend([0; 8]);
-            for number in [count, count, length, start] {
-                end.extend(number.to_le_bytes());
-            }
-            end.extend(b"PK\x06\x07\0\0\0\0");
-            end.extend(record_offset.to_le_bytes());
-            end.extend(1_u32.to_le_bytes());
-        }
-        end.extend(b"PK\x05\x06\0\0\0\0");
-        let count = u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes();
-        end.extend([count, count].concat());
-        end.extend(narrow(length));
-        end.extend(narrow(start));
-        end.extend([0, 0]);
+        let end = end_of_archive(self.directory.len() as u64, self.out.count - start, start);
         self.out.write_all(&end).and_then(|()| self.out.flush()).map_err(ArchiveError::Write)?;
         Ok(self.out.out)
     }
@@ -145,12 +96,7 @@ impl<W: Write> EntryWriter<'_, W> {
             self.compress(&[], FlushCompress::Finish)?;
         }
         self.entry.crc = self.crc.finalize();
-        let Written { crc, compressed, size, zip64, .. } = self.entry;
-        let mut descriptor = [b"PK\x07\x08".as_slice(), &crc.to_le_bytes()].concat();
-        for number in [compressed, size] {
-            descriptor.extend_from_slice(&number.to_le_bytes()[..if zip64 { 8 } else { 4 }]);
-        }
-        self.archive.out.write_all(&descriptor).map_err(ArchiveError::Write)?;
+        self.archive.out.write_all(&self.entry.descriptor()).map_err(ArchiveError::Write)?;
         self.archive.directory.push(self.entry);
         Ok(())
     }
@@ -178,63 +124,6 @@ impl<W: Write> EntryWriter<'_, W> {
     }
 }
 
-impl Written {
-    /// What local header and directory record share: version needed … length of the name.
-    fn common(&self, crc: u32, compressed: u32) -> Vec<u8> {
-        let (version, method) = match self.method {
-            _ if self.zip64 => (45, if self.method == Method::Stored { 0 } else { 8 }),
-            Method::Stored => (10_u16, 0_u16),
-            Method::Deflated => (20, 8),
-        };
-        let (time, date) = self.modified.map_or(EPOCH_OF_DOS, dos_time);
-        let size = if self.zip64 { u32::MAX } else { self.size as u32 };
-        [
-            version.to_le_bytes().as_slice(),
-            &FLAG_DESCRIPTOR.to_le_bytes(),
-            &method.to_le_bytes(),
-            &time.to_le_bytes(),
-            &date.to_le_bytes(),
-            &crc.to_le_bytes(),
-            &compressed.to_le_bytes(),
-            &size.to_le_bytes(),
-            &(self.name.len() as u16).to_le_bytes(),
-        ]
-        .concat()
-    }
-
-    fn directory_record(&self) -> Result<Vec<u8>, ArchiveError> {
-        let mut wide = Vec::new();
-        if self.zip64 {
-            wide.extend([self.size.to_le_bytes(), self.compressed.to_le_bytes()].concat());
-        }
-        if self.offset >= ZIP64_FROM {
-            wide.extend(self.offset.to_le_bytes());
-        }
-        let mut extra = if wide.is_empty() { Vec::new() } else { field(EXTRA_ZIP64, &wide) };
-        extra.extend(self.time_field());
-        let compressed = if self.zip64 { u32::MAX } else { self.compressed as u32 };
-        Ok([
-            b"PK\x01\x02".as_slice(),
-            MADE_BY_UNIX,
-            &self.common(self.crc, compressed),
-            &half(extra.len())?,
-            // No comment, first disk, no internal attributes.
-            &[0; 6],
-            &(MODE_OF_FILES << 16).to_le_bytes(),
-            &narrow(self.offset),
-            &self.name,
-            &extra,
-        ]
-        .concat())
-    }
-
-    fn time_field(&self) -> Vec<u8> {
-        let Some(seconds) = self.modified else { return Vec::new() };
-        let seconds = i32::try_from(seconds).unwrap_or(i32::MAX).to_le_bytes();
-        field(EXTRA_TIME, &[[1].as_slice(), &seconds].concat())
-    }
-}
-
 struct Counted<W> {
     out: W,
     count: u64,
@@ -252,34 +141,6 @@ impl<W: Write> Write for Counted<W> {
     }
 }
 
-fn field(id: u16, bytes: &[u8]) -> Vec<u8> {
-    [id.to_le_bytes().as_slice(), &(bytes.len() as u16).to_le_bytes(), bytes].concat()
-}
-
-fn half(length: usize) -> Result<[u8; 2], ArchiveError> {
-    let length = u16::try_from(length).map_err(|error| ArchiveError::Write(io::Error::other(error)))?;
-    Ok(length.to_le_bytes())
-}
-
-fn narrow(number: u64) -> [u8; 4] {
-    u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes()
-}
-
-/// Time and date of MS-DOS, in UTC: the time zone of a build machine must not change an archive.
-fn dos_time(seconds: i64) -> (u16, u16) {
-    let date = crate::fwup::time::Date::from_unix(seconds);
-    if !(1980..=2107).contains(&date.year) {
-        return EPOCH_OF_DOS;
-    }
-    let time = date.hour << 11 | date.minute << 5 | (date.second / 2);
-    let day = (date.year - 1980) << 9 | i64::from(date.month) << 5 | i64::from(date.day);
-    (time, day as u16)
-}
-
-const EPOCH_OF_DOS: (u16, u16) = (0, 0x0021);
-const ZIP64_FROM: u64 = 0xFFFF_0000;
-const MADE_BY_UNIX: &[u8] = &[20, 3];
-const MODE_OF_FILES: u32 = 0o100644;
 const BUFFER: usize = 64 * 1024;
 
 #[cfg(test)]

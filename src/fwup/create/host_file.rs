@@ -134,7 +134,10 @@ fn measure(path: &PathBuf, skip_holes: bool) -> io::Result<Vec<(u64, u64)>> {
     let mut parts = Vec::new();
     let mut at = 0;
     while skip_holes && at < size {
-        let seek = |to: u64, whence| lseek(&file, i64::try_from(to).unwrap_or(i64::MAX), whence);
+        let seek = |to: u64, whence| {
+            let to = libc::off_t::try_from(to).map_err(|_| Errno::EOVERFLOW)?;
+            lseek(&file, to, whence)
+        };
         let hole = match seek(at, Whence::SeekHole) {
             Ok(hole) if parts.len() < MOST_PARTS => (hole as u64).clamp(at, size),
             // Too many holes, or a file system that knows none: the rest is data.

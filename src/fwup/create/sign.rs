@@ -4,10 +4,10 @@ use std::fs::File;
 use std::path::Path;
 
 use super::{CreateError, Destination, creation_time, write_head};
-use crate::fwup::archive::META_CONF_NAME;
 use crate::fwup::archive::header::{Entry, Method};
 use crate::fwup::archive::reader::ArchiveReader;
 use crate::fwup::archive::writer::ArchiveWriter;
+use crate::fwup::archive::{META_CONF_NAME, SIGNATURE_NAME};
 use crate::fwup::firmware::Head;
 use crate::fwup::language::variables::Variables;
 use crate::fwup::options::Options;
@@ -56,7 +56,7 @@ fn sizes(path: &Path) -> Result<Vec<(Entry, u64)>, CreateError> {
     let mut sizes = Vec::new();
     let mut chunk = vec![0; CHUNK];
     while let Some(entry) = archive.next_entry()? {
-        if entry.name == META_CONF_NAME {
+        if entry.name == META_CONF_NAME || entry.name == SIGNATURE_NAME {
             return Err(CreateError::Twice { name: entry.name });
         }
         let mut size = 0;

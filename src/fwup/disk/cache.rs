@@ -255,3 +255,118 @@ fn byte_range(blocks: &Range<usize>) -> Range<usize> {
 const LAST_BLOCK: u64 = i64::MAX as u64 / BLOCK as u64 - SEGMENT_BLOCKS;
 /// In MiB. An archive asks for the size; memory is used only as far as there is something to keep.
 const LARGEST: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::super::medium::Kind;
+    use super::*;
+
+    fn cache(file: &std::fs::File, hard_limit: Option<u64>) -> Cache {
+        let medium = Medium {
+            file: file.try_clone().unwrap(),
+            kind: Kind::Regular,
+            hard_limit,
+            soft_limit: None,
+            verify: true,
+            minimize: false,
+            discards: false,
+        };
+        Cache::new(medium, 1)
+    }
+
+    /// Small steps of an old generator, so that a failure can be repeated.
+    struct Dice(u64);
+
+    impl Dice {
+        fn roll(&mut self, below: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % below
+        }
+    }
+
+    #[test]
+    fn a_small_cache_keeps_what_was_written_in_any_order() {
+        const BLOCKS: usize = 12 * SEGMENT_BLOCKS as usize;
+        let file = tempfile::tempfile().unwrap();
+        let mut cache = cache(&file, None);
+        let mut expected = vec![0_u8; BLOCKS * BLOCK];
+        let mut dice = Dice(7);
+        for _ in 0..4000 {
+            let block = dice.roll(BLOCKS as u64 - 1) as usize;
+            let longest = if dice.roll(8) == 0 { 700 } else { 9 };
+            let count = (1 + dice.roll(longest) as usize).min(BLOCKS - block);
+            let bytes = block * BLOCK..(block + count) * BLOCK;
+            match dice.roll(10) {
+                0..5 => {
+                    let value = dice.roll(255) as u8 + 1;
+                    expected[bytes.clone()].fill(value);
+                    let streamed = dice.roll(2) == 0;
+                    cache.write_blocks(block as u64, &expected[bytes], streamed).unwrap();
+                }
+                5..9 => {
+                    let mut read = vec![0xEE; bytes.len()];
+                    cache.read_blocks(block as u64, &mut read).unwrap();
+                    assert!(read == expected[bytes], "at block {block}");
+                }
+                _ => {
+                    cache.trim(block as u64, count as u64).unwrap();
+                    let segment = SEGMENT_BLOCKS as usize;
+                    let whole = block.div_ceil(segment) * SEGMENT..(block + count) / segment * SEGMENT;
+                    if whole.start < whole.end {
+                        expected[whole].fill(0);
+                    }
+                }
+            }
+        }
+        cache.flush().unwrap();
+        let mut read = vec![0; expected.len()];
+        cache.read_blocks(0, &mut read).unwrap();
+        assert!(read == expected);
+        cache.close().unwrap();
+    }
+
+    #[test]
+    fn what_is_forgotten_never_reaches_the_medium() {
+        let file = tempfile::tempfile().unwrap();
+        let mut cache = cache(&file, None);
+        cache.write_blocks(5, &[1; BLOCK], false).unwrap();
+        cache.flush().unwrap();
+        cache.write_blocks(5, &[2; BLOCK], false).unwrap();
+        cache.write_blocks(600, &[2; BLOCK], true).unwrap();
+        cache.forget();
+        let mut block = [9; BLOCK];
+        cache.read_blocks(5, &mut block).unwrap();
+        assert_eq!(block, [1; BLOCK]);
+        cache.flush().unwrap();
+        cache.close().unwrap();
+        assert_eq!(file.metadata().unwrap().len(), SEGMENT as u64);
+    }
+
+    #[test]
+    fn nothing_is_written_beyond_the_end() {
+        let file = tempfile::tempfile().unwrap();
+        let mut cache = cache(&file, Some(3 * BLOCK as u64));
+        assert!(matches!(
+            cache.write_blocks(2, &[1; 2 * BLOCK], false),
+            Err(DiskError::BeyondEnd { block: 3, size: 3 })
+        ));
+        assert!(matches!(cache.write_blocks(u64::MAX, &[1; BLOCK], false), Err(DiskError::Absurd { .. })));
+        assert!(cache.read_blocks(SEGMENT_BLOCKS, &mut [0; BLOCK]).is_err());
+        cache.write_blocks(0, &[1; 3 * BLOCK], true).unwrap();
+        cache.flush().unwrap();
+        cache.close().unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 3 * BLOCK as u64);
+    }
+
+    #[test]
+    fn an_error_of_the_writer_thread_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("read-only");
+        std::fs::File::create(&path).unwrap();
+        let mut cache = cache(&std::fs::File::open(&path).unwrap(), None);
+        cache.write_blocks(0, &[1; SEGMENT], true).unwrap();
+        assert!(matches!(cache.flush(), Err(DiskError::Write { offset: 0, .. })));
+        cache.forget();
+        assert!(cache.close().is_ok());
+    }
+}

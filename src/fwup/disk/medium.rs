@@ -128,16 +128,20 @@ impl Medium {
 
     /// Everything written so far is on the medium afterwards.
     pub(super) fn sync(&self) -> Result<(), DiskError> {
-        match self.file.sync_data() {
-            // Not every destination can be synchronised (fsync(2): EROFS, EINVAL); /dev/null is one.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EROFS)) => Ok(()),
-            result => result.map_err(|source| DiskError::Sync { source }),
-        }
+        sync_where_possible(&self.file).map_err(|source| DiskError::Sync { source })
     }
 
     /// Closes the destination, with the error that close(2) may still have.
     pub(super) fn close(self) -> Result<(), DiskError> {
         nix::unistd::close(self.file).map_err(|errno| DiskError::Close { source: errno.into() })
+    }
+}
+
+/// Not every file can be synchronised: character devices and read-only ones say so (fsync(2)).
+pub fn sync_where_possible(file: &File) -> io::Result<()> {
+    match file.sync_data() {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EROFS)) => Ok(()),
+        result => result,
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use medium::Medium;
+pub use medium::{Medium, sync_where_possible};
 
 /// Bytes in a block; all offsets of configurations are in blocks.
 pub const BLOCK: usize = 512;

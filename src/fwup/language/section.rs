@@ -109,7 +109,7 @@ impl Section {
         self.sections(kind).iter().find(|section| section.title == title)
     }
 
-    /// The calls of this section, or of its one untitled section of a kind.
+    /// The requirements or actions of this section.
     pub fn calls(&self) -> Result<Vec<Call>, Problem> {
         let list = self.schema.calls.list().map(|name| self.list(name)).unwrap_or_default();
         split_calls(list)

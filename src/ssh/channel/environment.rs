@@ -28,18 +28,14 @@ impl Requested {
     pub fn accept(&mut self, patterns: &[String], name: &str, value: &str) -> bool {
         let bytes = self.bytes + name.len() + value.len();
         let well_formed = !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
-        let allowed =
-            patterns.iter().any(|pattern| pattern_matches(pattern, name)) && !NEVER.iter().any(|n| pattern_matches(n, name));
+        let allowed = patterns.iter().any(|pattern| pattern_matches(pattern, name))
+            && !NEVER.iter().any(|n| pattern_matches(n, name));
         if !well_formed || !allowed || self.variables.len() >= MAX_VARIABLES || bytes > MAX_BYTES {
             return false;
         }
         self.bytes = bytes;
         self.variables.push((name.into(), value.into()));
         true
-    }
-
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.variables.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 }
 

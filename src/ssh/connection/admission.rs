@@ -80,12 +80,17 @@ impl Admission {
     }
 
     /// Descriptors are short: from now on at most `places` connections have one, and those with the least
-    /// progress make room at once, one of them in any case. They are returned.
-    pub fn shrink(&mut self, places: usize, now: Instant) -> Vec<ConnectionId> {
+    /// progress make room at once, one of them in any case, but not `newcomer`. They are returned.
+    pub fn shrink(
+        &mut self,
+        places: usize,
+        newcomer: Option<ConnectionId>,
+        now: Instant,
+    ) -> Vec<ConnectionId> {
         self.max_places = self.max_places.min(places.max(1));
-        let mut victims = self.make_room(None, now);
+        let mut victims = self.make_room(newcomer, now);
         if victims.is_empty()
-            && let Some(victim) = self.victim(None, now)
+            && let Some(victim) = self.victim(newcomer, now)
         {
             self.places.remove(&victim);
             victims.push(victim);
@@ -286,10 +291,11 @@ mod tests {
             admission.enter(id, address(1), now + Duration::from_millis(id));
         }
         admission.advance(3, Progress::Identified, now);
-        let closed = admission.shrink(16, now);
+        let closed = admission.shrink(16, None, now);
         assert_eq!(closed, [0, 1, 2, 4]);
-        assert_eq!(admission.shrink(16, now), [5], "one gives way however few there are");
+        assert_eq!(admission.shrink(16, None, now), [5], "one gives way however few there are");
         assert_eq!(admission.enter(99, address(1), now).len(), 0);
+        assert!(Admission::new(4).shrink(1, Some(99), now).is_empty(), "the newcomer stays");
         assert_eq!(admission.enter(100, address(1), now).len(), 1, "the places stay few");
     }
 

@@ -1,0 +1,70 @@
+#!/bin/sh
+# Installs what `make demo`, `make test` and `make bench` need from Debian's packages, and nothing that is
+# there already. Says what it installs.
+set -eu
+
+# A command that shows whether it is there, and the package that brings it.
+needed='
+ssh openssh-client
+ssh-keyscan openssh-client
+/usr/sbin/sshd openssh-server
+dbclient dropbear-bin
+dropbearkey dropbear-bin
+script bsdutils
+python3 python3
+shellcheck shellcheck
+busybox busybox
+zsh zsh
+bash bash
+dash dash
+fsck.fat dosfstools
+mtype mtools
+unzip unzip
+zip zip
+cc gcc
+pgrep procps
+unshare util-linux
+prlimit util-linux
+git git
+'
+
+# The oldest Rust that builds this (Cargo.toml, rust-version).
+oldest_rust=89
+
+has() {
+    command -v "$1" > /dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]
+}
+
+missing=''
+while read -r command package; do
+    [ -n "$command" ] || continue
+    has "$command" || missing="$missing $package"
+done << LIST
+$needed
+LIST
+
+rust_is_good() {
+    has cargo && has rustc && has cargo-clippy && has rustfmt || return 1
+    minor=$(rustc --version | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')
+    [ "${minor:-0}" -ge "$oldest_rust" ]
+}
+rust_is_good || missing="$missing rustc-web cargo-web rustfmt-web rust-web-clippy"
+
+[ -n "$missing" ] || exit 0
+
+sudo=''
+if [ "$(id -u)" != 0 ]; then
+    has sudo || {
+        echo "setup: these packages are missing, and I may not install them:$missing" >&2
+        echo "setup: run as root: apt-get install$missing" >&2
+        exit 1
+    }
+    sudo=sudo
+fi
+echo "setup: installing from Debian:$missing"
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -qq
+# The list is words on purpose.
+# shellcheck disable=SC2086
+$sudo apt-get install -y -qq --no-install-recommends $missing > /dev/null
+echo 'setup: done'

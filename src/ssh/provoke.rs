@@ -1,0 +1,15 @@
+//! Faults on request, for the tests that show what they do not do. Not part of release builds.
+
+use std::sync::Arc;
+
+use super::connection::Connection;
+
+/// Whether this is the name of a fault: a panic in the loop of the connection, or in a task of it.
+pub fn panic_if_asked(name: &str, connection: &Arc<Connection>) -> bool {
+    match name {
+        "myelin-panic" => panic!("asked to"),
+        "myelin-panic-task" => connection.spawn(async { panic!("asked to") }),
+        _ => return false,
+    }
+    true
+}
