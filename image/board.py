@@ -26,9 +26,9 @@ UP = r"board: up, slot (\w), version (\S+), after (\S+) s"
 
 
 def layout():
-    """The numbers of layout.env, in blocks."""
-    lines = (line.partition("=") for line in (TOP / "image/layout.env").read_text().splitlines())
-    return {name: int(value) for name, equals, value in lines if equals and name.isidentifier()}
+    """Where everything lies on the disk, in blocks of 512 bytes."""
+    text = (TOP / "buildroot-package/board/common/layout.conf").read_text()
+    return {name: int(value) for name, value in re.findall(r"^define\((\w+), (\d+)\)", text, re.MULTILINE)}
 
 
 def host_myelin():

@@ -1,14 +1,13 @@
+# shellcheck shell=sh disable=SC1091,SC2034 # the scripts use what is set here
 # What the image scripts share, on top of scripts/common.sh. To be sourced, from the folder image/.
 
 . "$(dirname "$0")/../scripts/common.sh"
 HERE=$TOP/image
 OUT=${IMAGE_OUT:-$TOP/target/image}      # everything that is made
 SUITE=bookworm                           # Debian's release for kernel, BusyBox and e2fsprogs
+BOARD=$TOP/buildroot-package/board       # what Buildroot makes its image of; ours is made of the same files
+PACKAGE=$TOP/buildroot-package/package/myelin
 mkdir -p "$OUT"
-
-set -a
-. "$HERE/layout.env"
-set +a
 
 # device_packages NAME...: unpacked once into $WORK/image/packages
 device_packages() {

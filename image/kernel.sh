@@ -2,6 +2,7 @@
 # Debian's kernel for arm64 virtual machines, and an initramfs of 1.3 MB that mounts the chosen slot.
 #
 #   image/kernel.sh      -> $OUT/Image, $OUT/initrd.img
+# shellcheck disable=SC1091,SC2153,SC2154 # checked by itself
 . "$(dirname "$0")/common.sh"
 need depmod cpio xz dpkg-deb
 

@@ -6,6 +6,7 @@
 #   MYELIN_TARGET     Myelin for the board (default: what scripts/cross.sh has built)
 #   AUTHORIZED_KEYS   file with the keys that may log in (default: the caller's own public keys)
 #   EXTRA             folder that is copied over the whole, for tests
+# shellcheck disable=SC1091,SC2153,SC2154 # checked by itself
 . "$(dirname "$0")/common.sh"
 need mksquashfs
 version=$1 result=$2
@@ -31,7 +32,7 @@ ln -s /run "$root/var/run"
 ln -s /tmp "$root/var/tmp"
 
 cp "$packages/bin/busybox" "$root/bin/busybox"
-for applet in $(cat "$HERE/applets"); do ln -s busybox "$root/bin/$applet"; done
+tr -s ' ' '\n' < "$HERE/applets" | while read -r applet; do ln -s busybox "$root/bin/$applet"; done
 for name in init reboot poweroff halt; do ln -s /bin/busybox "$root/sbin/$name"; done
 
 # library NAME: to where the loader of that file looks
@@ -48,20 +49,16 @@ cp -r "$HERE/root/." "$root/"
 cp -r "$TOP/rootfs-overlay/." "$root/"
 find "$root" -name .empty -delete
 echo "$version" > "$root/etc/version"
-for copy in $ENV_A $ENV_B; do
-    printf '/dev/rootdisk0 0x%x 0x%x\n' $((copy * 512)) $((ENV_COUNT * 512))
-done > "$root/etc/fw_env.config"
 
+# Myelin, as Buildroot's package and its post-build.sh install it.
 install -D -m 755 "$myelin" "$root/usr/bin/myelin"
-install -D -m 755 "$TOP/buildroot-package/package/myelin/S50myelin" "$root/etc/init.d/S50myelin"
-mkdir -p "$root/etc/myelin/conf.d"
-{
-    echo "# The keys that the image was built with."
-    echo "[ssh]"
-    echo "authorized_keys = ["
-    grep -v -e '^ *#' -e '^ *$' "$keys" | sed "s/'/ /g; s/.*/    '&',/"
-    echo "]"
-} > "$root/etc/myelin/conf.d/login.toml"
+install -D -m 755 "$PACKAGE/myelin-data" "$root/usr/sbin/myelin-data"
+for script in S12myelin-data S50myelin; do install -m 755 "$PACKAGE/$script" "$root/etc/init.d/$script"; done
+install -D -m 644 "$PACKAGE/10-image-keys.toml" "$root/etc/myelin/conf.d/10-image-keys.toml"
+install -m 644 "$keys" "$root/etc/myelin/authorized_keys"
+install -m 644 "$BOARD/common/fw_env.config" "$root/etc/fw_env.config"
+mkdir -p "$root/usr/share/fwup"
+"$(host_myelin)" fwup -c -f "$BOARD/qemu_aarch64/fwup-ops.conf" -o "$root/usr/share/fwup/ops.fw"
 [ -z "${EXTRA:-}" ] || cp -r "$EXTRA/." "$root/"
 
 rm -f "$result"

@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2034 # the scripts use what is set here
 # What the scripts share: the work folder, and Debian's packages for any architecture. To be sourced.
 #
 # Packages are fetched through an apt state of our own, so the machine's own sources, architectures and
@@ -41,6 +42,7 @@ retry() {
 
 debian_mirror() {
     [ -z "${DEBIAN_MIRROR:-}" ] || { echo "$DEBIAN_MIRROR"; return; }
+    # shellcheck disable=SC2016 # apt's own words
     apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 2>/dev/null |
         awk '$1 " " $2 == "Debian Debian" { print $3; exit }' | grep . || echo http://deb.debian.org/debian
 }

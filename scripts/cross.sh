@@ -19,6 +19,7 @@
 #   gcc      Debian's cross compiler. Never for ARMv6: the start files of its armhf are ARMv7.
 #
 # CROSS_GLIBC is the oldest glibc that a *-gnu* program shall run with (default: 2.34).
+# shellcheck disable=SC1091 # checked by itself
 . "$(dirname "$0")/common.sh"
 
 ZIG=0.17.0
@@ -153,7 +154,7 @@ unlock
 # Outside of the work tree, so that a fresh clone finds what another one has compiled.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$WORK/cross}"
 say "$target by $("${RUSTC:-rustc}" -V) ($rust)"
-cd "$TOP"
+cd "$TOP" || exit
 "$cargo" "$verb" --target "$triple" "$@"
 built=$CARGO_TARGET_DIR/$target/release/myelin
 [ "$subcommand" != build ] || [ ! -e "$built" ] || install -D "$built" "target/cross/$target/release/myelin"

@@ -4,11 +4,10 @@ Each case goes on where the one before it ended, as on a board on a desk.
 """
 
 import os
-import subprocess
 import time
 
 import firmware
-from board import Board, BoardError, host_myelin, layout
+from board import Board, BoardError, layout
 
 # Exit status of `myelin upload` (src/host/upload.rs)
 DONE, REFUSED, RUNS_ANOTHER, NOT_BACK = 0, 1, 7, 8
@@ -91,7 +90,7 @@ class Life:
 
     def firmware_for_another_board(self):
         words = self.upload(firmware.other_platform("4.0.0"), REFUSED)
-        assert "something else" in words or "platform" in words, words
+        assert "toaster" in words, words
         expect(self.board.status(), running="b", next="b", pending_reboot=False)
 
     def one_damaged_environment_copy(self):
@@ -115,8 +114,8 @@ class Life:
         self.board.ssh("sync")
         self.board.reset()
         self.damage(layout()["DATA"] + 2, 2)  # the superblock
-        self.board.power_on().wait("data: repairing it by force")
-        self.board.up("b", "2.0.0")
+        self.board.power_on().up("b", "2.0.0")
+        assert "repairing" in self.board.ssh("dmesg | grep myelin-data")
         assert self.board.ssh("cat /data/mark") == "kept\n"
 
     def data_beyond_repair(self):
@@ -173,13 +172,9 @@ class Life:
 
 
 def validate(board):
+    """Twice, so that both copies of the environment say so."""
     if "no such command" in board.ssh("myelin firmware validate || echo no such command"):
-        ops = firmware.FOLDER / "validate.fw"
-        conf = firmware.TOP / "tests/qemu/validate.conf"
-        subprocess.check_call([host_myelin(), "fwup", "-c", "-f", conf, "-o", ops])
-        for _ in "12":  # both copies
-            with open(ops) as file:
-                board.ssh("myelin fwup -a -q -d /dev/rootdisk0 -t validate && sync", stdin=file)
+        board.ssh("for copy in 1 2; do myelin fwup -a -q -d /dev/rootdisk0 -t validate -i /usr/share/fwup/ops.fw; done; sync")
     status = board.status()
     assert status["slots"][status["running"]]["validated"] is True, status
 

@@ -26,11 +26,14 @@ def region(name, count):
     return range(LAYOUT[name], LAYOUT[name] + LAYOUT[count])
 
 
-WHOLE = range(LAYOUT["DISK_COUNT"])
-DATA = range(LAYOUT["DATA"], LAYOUT["DISK_COUNT"])
+WHOLE = range((512 << 20) // SECTOR)
+DATA = range(LAYOUT["DATA"], WHOLE.stop)
 COPIES = [region(copy, "ENV_COUNT") for copy in ("ENV_A", "ENV_B")]
 BOOT = {slot: region(f"BOOT_{slot.upper()}", "BOOT_COUNT") for slot in "ab"}
 ROOT = {slot: region(f"ROOT_{slot.upper()}", "ROOT_COUNT") for slot in "ab"}
+# The start script's own question, asked of an image file.
+SCRIPT = (firmware.TOP / "buildroot-package/package/myelin/myelin-data").read_text()
+IS_NEW = SCRIPT[:SCRIPT.index("\nis_mounted && exit")] + '\nDEVICE=$1\nis_new\n'
 HOST_KEY = "/myelin/ssh/ssh_host_ed25519_key"
 ADDED_KEYS = "/myelin/ssh/authorized_keys"
 
@@ -243,17 +246,17 @@ class Judge:
         return None if found[:len(root)] == root else "the root file system"
 
     def data(self):
-        """Host key and added keys as they are after the repair at the start; None: nothing was made yet."""
+        """Host key and added keys as they are after the repair at the start; None: a new disk."""
         self.looks += 1
         image = self.folder / "data"
         self.disk.extract(DATA, image)
-        if all(self.disk.read(range(DATA.start + sector, DATA.start + sector + 1))[56:58] != b"\x53\xef"
-               for sector in (2, 32768 * 8)):
+        if subprocess.run(["sh", "-c", IS_NEW, "myelin-data", image]).returncode == 0:
             return None
-        repaired = subprocess.run(["e2fsck", "-p", image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if repaired.returncode > 2:
-            repaired = subprocess.run(["e2fsck", "-fy", image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if repaired.returncode > 2:
+        for how in "-p", "-y":
+            repaired = subprocess.run(["e2fsck", how, image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            if repaired.returncode <= 2:
+                break
+        else:
             raise Bad(f"/data cannot be repaired: {repaired.stdout.decode()}")
         return tuple(subprocess.run(["debugfs", "-R", f"cat {path}", image], stdout=subprocess.PIPE,
                                     stderr=subprocess.DEVNULL, check=True).stdout.decode("utf-8", "replace")
