@@ -3,9 +3,12 @@
 //! Libraries are not heard: russh alone would write a line for every packet. Secrets never get here,
 //! because the types that hold them print `[redacted]`.
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::linux::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::sync::Mutex;
 
 use tracing::Level;
 use tracing_subscriber::filter::LevelFilter;
@@ -32,9 +35,15 @@ pub fn start(config: &Config) {
     if to_journal && let Ok(journal) = tracing_journald::layer() {
         let _ = registry.with(journal.with_syslog_identifier("myelin".into())).try_init();
     } else {
-        let text =
-            tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false);
-        let _ = registry.with(text).try_init();
+        let text = tracing_subscriber::fmt::layer()
+            .with_target(false)
+            .with_ansi(false)
+            // Else a line that is lost is reported on stderr, which waits.
+            .log_internal_errors(false);
+        let _ = match open_without_waiting() {
+            Some(file) => registry.with(text.with_writer(Mutex::new(file))).try_init(),
+            None => registry.with(text.with_writer(io::stderr)).try_init(),
+        };
     }
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
@@ -43,6 +52,21 @@ pub fn start(config: &Config) {
             "a task panicked; its connection ends, the daemon goes on: please report this line"
         );
     }));
+}
+
+/// A pipe whose reader hangs, or a console that was stopped with Ctrl-S, must not stop what logs people in: lines
+/// that find no room there are lost. The flag holds for this way of opening alone, not for others who write there.
+fn open_without_waiting() -> Option<File> {
+    let stderr = io::stderr().as_fd().try_clone_to_owned().ok().map(File::from)?;
+    let kind = stderr.metadata().ok()?.file_type();
+    if !kind.is_fifo() && !kind.is_char_device() {
+        return None;
+    }
+    OpenOptions::new()
+        .append(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open("/proc/self/fd/2")
+        .ok()
 }
 
 /// systemd sets `JOURNAL_STREAM=DEV:INODE` for a stderr that it connected to the journal

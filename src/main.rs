@@ -1,6 +1,8 @@
 //! Multi-call dispatch, nothing else: which part of Myelin runs is decided by the name it was called by
 //! and the first argument.
 
+#![warn(clippy::disallowed_methods)]
+
 mod cli;
 mod config;
 mod files;

@@ -192,9 +192,12 @@ fn a_panic_ends_its_connection_only() {
     let mut other = device.ssh().arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     wait_until("it runs", || !descendants(worker).is_empty());
     for subsystem in ["myelin-panic", "myelin-panic-task"] {
-        let mut command = device.ssh_with(&["-s"]);
-        let output = command.arg(subsystem).stdin(Stdio::null()).output().unwrap();
-        assert_eq!(output.status.code(), Some(255), "{subsystem}: {}", text(&output.stderr));
+        let ssh = device.ssh_line(&["-s"]);
+        let mut command = Command::new("timeout");
+        command.args(["20", "sh", "-c", &format!("exec {ssh} {subsystem}")]).stdin(Stdio::piped());
+        let mut client = command.spawn().unwrap();
+        let status = client.wait().unwrap();
+        assert_eq!(status.code(), Some(255), "{subsystem} ends its connection");
     }
     assert!(device.log().contains("a task panicked"));
     other.stdin.take().unwrap().write_all(b"alive").unwrap();
@@ -278,6 +281,30 @@ fn wrong_lines_cost_themselves_and_nothing_else() {
     }
     let check = device.myelin(&["config", "check", &device.config().display().to_string()]);
     assert_eq!(check.status.code(), Some(1));
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let (folder, public) = new_folder();
+    let clog = r#"
+import os, sys, time
+read, write = os.pipe()
+os.set_blocking(write, False)
+try:
+    while os.write(write, b"x" * 4096): pass
+except BlockingIOError: pass
+os.set_blocking(write, True)
+parent = os.getpid()
+if os.fork() == 0:
+    os.setsid()
+    while os.getppid() == parent: time.sleep(0.1)
+    os._exit(0)
+os.dup2(write, 2)
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+    let device = Device::start_wrapped(folder, &["python3", "-c", clog], &public, "", "");
+    device.wait_until_it_answers();
+    assert_login_soon(&device);
 }
 
 /// Runs the rest of the arguments in a system of its own: no network but lo, `/data` that is empty, and no

@@ -127,8 +127,7 @@ fn ctrl_c_ends_the_command_and_resizing_reaches_it() {
     let device = Device::start("", "");
     let ssh = device.ssh_options().iter().map(|option| format!("'{option}'")).collect::<Vec<_>>().join(" ");
     let ssh = format!("ssh {ssh} -p {} -tt root@127.0.0.1", device.port);
-    let python = format!(
-        r#"
+    let python = r#"
 import fcntl, os, pty, select, signal, struct, sys, termios, time
 def size(fd, rows, cols): fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', rows, cols, 0, 0))
 def until(fd, text):
@@ -147,9 +146,8 @@ assert b'44 111' in until(fd, b'44 111'), 'no new size'
 os.write(fd, b'\x03')
 _, status = os.waitpid(pid, 0)
 assert os.waitstatus_to_exitcode(status) == 130 or os.waitstatus_to_exitcode(status) == 255, status
-"#
-    );
-    let output = Command::new("python3").args(["-c", &python, &ssh]).output().unwrap();
+"#;
+    let output = Command::new("python3").args(["-c", python, &ssh]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 

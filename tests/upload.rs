@@ -6,6 +6,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 
+mod common;
+
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
@@ -14,12 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const UUID: &str = "0f8a1c1e-2222-5333-8444-55556666aaaa";
-
 struct Device {
     folder: tempfile::TempDir,
     sshd: Child,
     port: u16,
+    /// The UUID of new.fw.
+    uuid: String,
 }
 
 impl Drop for Device {
@@ -64,10 +66,11 @@ impl Device {
             .stderr(fs::File::create(path("sshd.log")).unwrap())
             .spawn()
             .unwrap();
-        let device = Self { folder, sshd, port: free };
+        let uuid = firmware(&folder.path().join("new.fw"), "board-x");
+        let device = Self { folder, sshd, port: free, uuid };
         device.status("status.json", "boot-1", "a", "old");
         // What the device says after its reboot, for scripts to move into place.
-        device.status("after.json", "boot-2", "b", UUID);
+        device.status("after.json", "boot-2", "b", &device.uuid);
         device.status("fallen-back.json", "boot-2", "a", "old");
         device.wait_for_port();
         device
@@ -95,10 +98,6 @@ impl Device {
         fs::write(self.path(name), status.to_string()).unwrap();
     }
 
-    fn firmware(&self) -> PathBuf {
-        firmware(&self.path("new.fw"), "board-x")
-    }
-
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
         let known = format!("UserKnownHostsFile={}", self.path("known_hosts").display());
@@ -124,39 +123,31 @@ impl Device {
 
     /// Uploads new.fw.
     fn upload(&self, args: &[&str]) -> Output {
-        let file = self.firmware();
-        self.command(&["127.0.0.1", file.to_str().unwrap()]).args(args).output().unwrap()
+        self.command(&["127.0.0.1", "new.fw"]).args(args).output().unwrap()
     }
 }
 
-/// A firmware file of about 3 MiB.
-fn firmware(path: &Path, platform: &str) -> PathBuf {
+/// Makes a firmware file of about 3 MiB and returns its UUID.
+fn firmware(path: &Path, platform: &str) -> String {
     let folder = path.parent().unwrap();
-    let mut noise = vec![0; 3 << 20];
-    getrandom_fill(&mut noise);
-    fs::write(folder.join("noise.img"), noise).unwrap();
+    fs::write(folder.join("noise.img"), common::random_bytes(3 << 20, 1)).unwrap();
     let config = format!(
         "meta-product = \"p\"\nmeta-version = \"2.0\"\nmeta-platform = \"{platform}\"\n\
-         meta-architecture = \"arm\"\nmeta-uuid = \"{UUID}\"\n\
-         file-resource noise.img {{ host-path = \"{}/noise.img\" }}\n\
+         meta-architecture = \"arm\"\nfile-resource noise.img {{ host-path = \"{}/noise.img\" }}\n\
          task upgrade {{ on-resource noise.img {{ raw_write(0) }} }}\n",
         folder.display()
     );
     fs::write(folder.join("fwup.conf"), config).unwrap();
-    let made = Command::new(env!("CARGO_BIN_EXE_myelin"))
-        .args(["fwup", "-c", "-f"])
-        .arg(folder.join("fwup.conf"))
-        .arg("-o")
-        .arg(path)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", text(&made));
-    path.to_owned()
-}
-
-fn getrandom_fill(buffer: &mut [u8]) {
-    use std::io::Read;
-    fs::File::open("/dev/urandom").unwrap().read_exact(buffer).unwrap();
+    let fwup = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+        let output = command.arg("fwup").args(words).arg(path).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    fwup(&["-c", "-f", "fwup.conf", "-o"]);
+    let metadata = fwup(&["-m", "-i"]);
+    let uuid = metadata.lines().find_map(|line| line.strip_prefix("meta-uuid=")).expect("a UUID");
+    uuid.trim_matches('"').to_owned()
 }
 
 fn text(output: &Output) -> String {
@@ -175,11 +166,11 @@ const GOOD: &str = "cat >got; echo 'Success!'; (sleep 1; mv after.json status.js
 fn the_device_gets_the_file_and_is_seen_running_it() {
     let device = Device::new(GOOD);
     let output = device.upload(&[]);
-    expect(&output, 0, &format!("runs slot b: p 9.9 ({UUID}), validated"));
+    expect(&output, 0, &format!("runs slot b: p 9.9 ({}), validated", device.uuid));
     assert_eq!(fs::read(device.path("got")).unwrap(), fs::read(device.path("new.fw")).unwrap());
     let shown = text(&output);
     assert!(String::from_utf8_lossy(&output.stdout).contains("Success!\n"), "{shown}");
-    for word in ["Product:   p 2.0", "Platform:  board-x", UUID, "slot a: p 9.9", "sent "] {
+    for word in ["Product:   p 2.0", "Platform:  board-x", &device.uuid, "slot a: p 9.9", "sent "] {
         assert!(shown.contains(word), "{word} is missing in: {shown}");
     }
 }
@@ -192,7 +183,7 @@ fn json_is_one_object_and_the_rest_is_elsewhere() {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
     assert_eq!(report["result"], "done");
     assert_eq!(report["exit_code"], 0);
-    assert_eq!(report["firmware"]["uuid"], UUID);
+    assert_eq!(report["firmware"]["uuid"], device.uuid);
     assert_eq!(report["device"]["boot_id"], "boot-2");
     assert_eq!(report["bytes"], fs::metadata(device.path("new.fw")).unwrap().len());
 }
@@ -271,8 +262,7 @@ fn nobody_there_is_4() {
     device.sshd.kill().unwrap();
     device.sshd.wait().unwrap();
     expect(&device.upload(&[]), 4, "Connection refused");
-    let nowhere =
-        device.command(&["no-such-host.invalid", device.firmware().to_str().unwrap()]).output().unwrap();
+    let nowhere = device.command(&["no-such-host.invalid", "new.fw"]).output().unwrap();
     expect(&nowhere, 4, "no-such-host.invalid");
 }
 
@@ -298,8 +288,8 @@ fn a_device_without_a_status_is_updated_and_not_waited_for() {
 #[test]
 fn a_file_for_another_board_is_announced() {
     let device = Device::new(GOOD);
-    let file = firmware(&device.path("other.fw"), "board-y");
-    let output = device.command(&["127.0.0.1", file.to_str().unwrap(), "--no-wait"]).output().unwrap();
+    firmware(&device.path("other.fw"), "board-y");
+    let output = device.command(&["127.0.0.1", "other.fw", "--no-wait"]).output().unwrap();
     expect(&output, 0, "the device's platform is board-x, the file's is board-y");
 }
 
@@ -311,6 +301,7 @@ fn what_is_no_firmware_is_3_and_never_sent() {
     fs::write(device.path("text.fw"), "not a zip at all").unwrap();
     expect(&device.command(&["127.0.0.1", "text.fw"]).output().unwrap(), 3, "is no firmware file");
     fs::remove_file(device.path("text.fw")).unwrap();
+    fs::remove_file(device.path("new.fw")).unwrap();
     expect(&device.command(&["127.0.0.1"]).output().unwrap(), 3, "no *.fw file was found");
     assert!(!device.path("got").exists());
 }
@@ -318,7 +309,6 @@ fn what_is_no_firmware_is_3_and_never_sent() {
 #[test]
 fn wrong_usage_is_2() {
     let device = Device::new(GOOD);
-    device.firmware();
     for args in [
         &["127.0.0.1", "new.fw", "--frob"][..],
         &["-oProxyCommand=false", "new.fw", "-p", "0"],
@@ -334,7 +324,7 @@ fn wrong_usage_is_2() {
 #[test]
 fn the_file_may_come_from_stdin_and_the_host_from_the_environment() {
     let device = Device::new(GOOD);
-    let content = fs::read(device.firmware()).unwrap();
+    let content = fs::read(device.path("new.fw")).unwrap();
     let mut child = device
         .command(&["127.0.0.1", "-", "--no-wait"])
         .stdin(Stdio::piped())
@@ -364,9 +354,8 @@ fn the_environment_of_build_tools_does_not_reach_ssh() {
     fs::write(device.path("bin/ssh"), ssh).unwrap();
     fs::set_permissions(device.path("bin/ssh"), PermissionsExt::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", device.path("bin").display(), std::env::var("PATH").unwrap());
-    let file = device.firmware();
     let output = device
-        .command(&["127.0.0.1", file.to_str().unwrap(), "--no-wait"])
+        .command(&["127.0.0.1", "new.fw", "--no-wait"])
         .env("PATH", path)
         .env("LD_LIBRARY_PATH", "/nonexistent")
         .output()

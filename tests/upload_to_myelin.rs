@@ -8,7 +8,7 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::Duration;
@@ -16,35 +16,29 @@ use std::time::Duration;
 use common::{Device, random_bytes, signal, text, wait_until};
 
 const OLD: &str = "11111111-2222-5333-8444-000000000001";
-const NEW: &str = "11111111-2222-5333-8444-000000000002";
 
 /// A device with two slots, running `a`. `fwup` is the end of the script that stands in for it.
 fn device(fwup: &str) -> Device {
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, public) = common::new_folder();
     let path = folder.path().to_owned();
     let here = path.display();
-    let made = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(path.join("key"))
-        .status();
-    assert!(made.unwrap().success());
-    let public = fs::read_to_string(path.join("key.pub")).unwrap();
+    let uuid = firmware(&path);
     fs::write(path.join("disk.img"), "").unwrap();
-    fs::write(path.join("env"), slots("a")).unwrap();
-    fs::write(path.join("env.next"), slots("b")).unwrap();
+    fs::write(path.join("env"), slots("a", "none")).unwrap();
+    fs::write(path.join("env.next"), slots("b", &uuid)).unwrap();
     script(&path.join("fwup"), &format!("cd {here}\n{fwup}"));
     script(&path.join("reboot"), &format!("touch {here}/reboot-wanted"));
     let rest = format!(
         "[firmware]\nfwup = \"{here}/fwup\"\ndevpath = \"{here}/disk.img\"\nenv_file = \"{here}/env\"\n\
          success_action = [\"{here}/reboot\"]"
     );
-    Device::start_in(folder, public.trim(), "", &rest)
+    Device::start_in(folder, &public, "", &rest)
 }
 
-fn slots(active: &str) -> String {
+fn slots(active: &str, other: &str) -> String {
     format!(
         "nerves_fw_active={active}\na.nerves_fw_uuid={OLD}\na.nerves_fw_version=1.0\na.nerves_fw_platform=board-x\n\
-         b.nerves_fw_uuid={NEW}\nb.nerves_fw_version=2.0\nb.nerves_fw_platform=board-x\n"
+         b.nerves_fw_uuid={other}\nb.nerves_fw_version=2.0\nb.nerves_fw_platform=board-x\n"
     )
 }
 
@@ -57,31 +51,32 @@ fn script(path: &Path, text: &str) {
 /// What fwup does on the wire: reads everything, switches the slot, says so, waits for the end.
 const GOOD: &str = "cat >got\ncp env.next env\nprintf 'Success!\\n\\032\\000'\ncat >/dev/null";
 
-fn firmware(device: &Device) -> PathBuf {
-    fs::write(device.path("noise"), random_bytes(3 << 20, 7)).unwrap();
+/// Makes new.fw in the folder and returns its UUID.
+fn firmware(folder: &Path) -> String {
+    fs::write(folder.join("noise"), random_bytes(3 << 20, 7)).unwrap();
     let config = format!(
-        "meta-product = \"p\"\nmeta-version = \"2.0\"\nmeta-platform = \"board-x\"\nmeta-uuid = \"{NEW}\"\n\
+        "meta-product = \"p\"\nmeta-version = \"2.0\"\nmeta-platform = \"board-x\"\n\
          file-resource noise {{ host-path = \"{}\" }}\ntask upgrade {{ on-resource noise {{ raw_write(0) }} }}\n",
-        device.path("noise").display()
+        folder.join("noise").display()
     );
-    fs::write(device.path("fwup.conf"), config).unwrap();
-    let made = Command::new(env!("CARGO_BIN_EXE_myelin"))
-        .args(["fwup", "-c", "-f"])
-        .arg(device.path("fwup.conf"))
-        .arg("-o")
-        .arg(device.path("new.fw"))
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", all(&made));
-    device.path("new.fw")
+    fs::write(folder.join("fwup.conf"), config).unwrap();
+    fwup(folder, &["-c", "-f", "fwup.conf", "-o", "new.fw"]);
+    let metadata = fwup(folder, &["-m", "-i", "new.fw"]);
+    let uuid = metadata.lines().find_map(|line| line.strip_prefix("meta-uuid=")).expect("a UUID");
+    uuid.trim_matches('"').to_owned()
+}
+
+fn fwup(folder: &Path, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+    let output = command.arg("fwup").args(words).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{}", all(&output));
+    text(&output.stdout)
 }
 
 fn upload(device: &Device, options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
-    command.args(["upload", "root@127.0.0.1"]).arg(firmware(device)).args(device.ssh_options());
-    command
-        .args(["-p", &device.port.to_string(), "--wait=20"][..if options.is_empty() { 3 } else { 2 }].iter());
-    command.args(options);
+    command.args(["upload", "root@127.0.0.1"]).arg(device.path("new.fw")).args(device.ssh_options());
+    command.args(["-p", &device.port.to_string()]).args(options);
     command
 }
 
@@ -97,7 +92,7 @@ fn expect(output: &Output, code: i32, words: &str) {
 
 /// Uploads, and reboots when the device asks for it; `meanwhile` is what happens while it is off.
 fn upload_and_reboot(device: &mut Device, meanwhile: impl FnOnce(&Device)) -> Output {
-    let child = upload(device, &[])
+    let child = upload(device, &["--wait=60"])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
@@ -116,7 +111,7 @@ fn upload_and_reboot(device: &mut Device, meanwhile: impl FnOnce(&Device)) -> Ou
 fn the_firmware_that_was_sent_runs_afterwards() {
     let mut device = device(GOOD);
     let output = upload_and_reboot(&mut device, |_| {});
-    expect(&output, 0, &format!("runs slot b: 2.0 ({NEW})"));
+    expect(&output, 0, "runs slot b: 2.0 (");
     assert!(all(&output).contains(&format!("slot a: 1.0 ({OLD})")), "{}", all(&output));
     assert_eq!(fs::read(device.path("got")).unwrap(), fs::read(device.path("new.fw")).unwrap());
 }
@@ -124,7 +119,8 @@ fn the_firmware_that_was_sent_runs_afterwards() {
 #[test]
 fn a_device_that_falls_back_is_7() {
     let mut device = device(GOOD);
-    let output = upload_and_reboot(&mut device, |device| fs::write(device.path("env"), slots("a")).unwrap());
+    let output =
+        upload_and_reboot(&mut device, |device| fs::write(device.path("env"), slots("a", "none")).unwrap());
     expect(&output, 7, "slot a: 1.0");
 }
 
@@ -151,7 +147,7 @@ fn a_firmware_that_fwup_refuses_changes_nothing() {
 #[test]
 fn a_worker_that_dies_midway_is_6_and_the_next_push_works() {
     let mut device = device(
-        "head -c 100000 >/dev/null\ntouch midway\n[ -e again ] || sleep 60\n[ -e again ] && { cat >/dev/null; cp env.next env; printf 'Success!\\n\\032\\000'; }",
+        "head -c 100000 >/dev/null\ntouch midway\n[ -e again ] || exec sleep 60\n[ -e again ] && { cat >/dev/null; cp env.next env; printf 'Success!\\n\\032\\000'; }",
     );
     let child = upload(&device, &["--no-wait"])
         .stdout(std::process::Stdio::piped())
@@ -161,9 +157,26 @@ fn a_worker_that_dies_midway_is_6_and_the_next_push_works() {
     wait_until("fwup runs", || device.path("midway").exists());
     signal(device.worker(), "KILL");
     expect(&child.wait_with_output().unwrap(), 6, "lost before the device reported success");
-    assert_eq!(fs::read_to_string(device.path("env")).unwrap(), slots("a"));
+    assert_eq!(fs::read_to_string(device.path("env")).unwrap(), slots("a", "none"));
     fs::write(device.path("again"), "").unwrap();
     device.assert_reachable();
     let output = upload_and_reboot(&mut device, |_| {});
     expect(&output, 0, "runs slot b");
+}
+
+#[test]
+fn the_generated_script_sends_what_plain_ssh_would() {
+    let device = device(GOOD);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+    assert!(command.arg("gen-script").current_dir(device.folder.path()).status().unwrap().success());
+    let options = format!("{} -p {}", device.ssh_options().join(" "), device.port);
+    let output = Command::new("sh")
+        .args(["./upload.sh", "root@127.0.0.1", "new.fw"])
+        .env("SSH_OPTIONS", options)
+        .current_dir(device.folder.path())
+        .output()
+        .unwrap();
+    expect(&output, 0, "Uploading to root@127.0.0.1...");
+    assert_eq!(text(&output.stdout), "Success!\n");
+    assert_eq!(fs::read(device.path("got")).unwrap(), fs::read(device.path("new.fw")).unwrap());
 }

@@ -2,7 +2,8 @@
 //!
 //! The id is ours and not the kernel's, so that a daemon can be started again with an empty runtime_dir as
 //! after a reboot; it is made anew when the file is gone or the kernel's own id has changed. The slot is kept
-//! because the store stops telling it as soon as an update has flipped the choice.
+//! because the store stops telling it as soon as an update has flipped the choice, and the choice is kept
+//! because a change of it is what an update leaves behind, even one that was killed before its last word.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::uboot_env::Environment;
 pub struct Boot {
     pub id: String,
     pub running: Option<Slot>,
+    /// The slot that the store chose then. Not always the one that runs: the boot loader may have fallen back.
+    pub chosen: Option<Slot>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -27,6 +30,8 @@ struct Kept {
     boot_id: String,
     kernel_boot_id: Option<String>,
     running: Option<Slot>,
+    #[serde(default)]
+    chosen: Option<Slot>,
 }
 
 impl Boot {
@@ -46,7 +51,7 @@ impl Boot {
             warn!(%error, "this boot has no file; its id is the kernel's until there is one");
             // The same for every process until the reboot, which is all that an id must be.
             let id = evidence.kernel_boot_id.clone().or_else(random_uuid).unwrap_or_default();
-            Boot { id, running: evidence.running(environment) }
+            Boot { id, running: evidence.running(environment), chosen: environment.and_then(slots::next) }
         })
     }
 }
@@ -54,8 +59,11 @@ impl Boot {
 fn read(path: &Path, evidence: &Evidence) -> Option<Boot> {
     let bytes = files::read_limited(path, MAX_FILE).ok()?;
     let kept: Kept = serde_json::from_slice(&bytes).ok()?;
-    (kept.kernel_boot_id == evidence.kernel_boot_id)
-        .then_some(Boot { id: kept.boot_id, running: kept.running })
+    (kept.kernel_boot_id == evidence.kernel_boot_id).then_some(Boot {
+        id: kept.boot_id,
+        running: kept.running,
+        chosen: kept.chosen,
+    })
 }
 
 /// Makes the file, unless another process just did.
@@ -74,10 +82,11 @@ fn keep(
         boot_id: random_uuid().or_else(|| evidence.kernel_boot_id.clone()).unwrap_or_default(),
         kernel_boot_id: evidence.kernel_boot_id.clone(),
         running: evidence.running(environment),
+        chosen: environment.and_then(slots::next),
     };
     let json = serde_json::to_vec(&kept).unwrap_or_default();
     files::replace(path, &json, 0o644)?;
-    Ok(Boot { id: kept.boot_id, running: kept.running })
+    Ok(Boot { id: kept.boot_id, running: kept.running, chosen: kept.chosen })
 }
 
 /// What the kernel says about this boot.
@@ -178,7 +187,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("run");
         let first = Boot::with(&dir, &evidence("k1"), Some(&active("a")));
-        assert_eq!(first.running, Some(Slot::A));
+        assert_eq!((first.running, first.chosen), (Some(Slot::A), Some(Slot::A)));
         assert_eq!(Boot::with(&dir, &evidence("k1"), Some(&active("b"))), first);
         // The kernel's id has changed, or the folder was emptied.
         let second = Boot::with(&dir, &evidence("k2"), Some(&active("b")));

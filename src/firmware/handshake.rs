@@ -21,6 +21,11 @@ pub enum Handshake {
 }
 
 impl Handshake {
+    /// Nothing more is to come.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Ended(_) | Self::Broken)
+    }
+
     /// Takes what was read from fwup; gives back what is for the client.
     pub fn take(&mut self, mut read: Bytes) -> Bytes {
         let text = match self {

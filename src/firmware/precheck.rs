@@ -4,6 +4,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -20,16 +22,24 @@ const MAX_OUTPUT: u64 = 4 << 10;
 /// refuses, with its output as the reason. No program accepts everything.
 pub async fn ask(words: &[String], environment: &[(&str, String)]) -> Result<Overrides, Refusal> {
     let Some((program, arguments)) = words.split_first() else { return Ok(Overrides::default()) };
-    let no = |text: String| Refusal { text: format!("Error: {text}"), status: 1 };
-    let mut child = Command::new(program)
+    let no = |text: String| Refusal::new(text, 1_u32);
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| no(format!("the pre-check {program} cannot be started: {error}")))?;
+        .kill_on_drop(true);
+    let prepare = || {
+        crate::sys::set_oom_score(b"0");
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only.
+    unsafe { command.pre_exec(prepare) };
+    let mut child =
+        command.spawn().map_err(|error| no(format!("the pre-check {program} cannot be started: {error}")))?;
+    let _group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw));
     let asked = async {
         let mut output = Vec::new();
         if let Some(pipe) = child.stdout.take() {
@@ -51,6 +61,18 @@ pub async fn ask(words: &[String], environment: &[(&str, String)]) -> Result<Ove
     } else {
         reason.into()
     }))
+}
+
+/// Whatever the program started ends with the question.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Mostly there is nobody left.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
 }
 
 fn overrides(output: &str) -> Overrides {

@@ -13,6 +13,7 @@ use super::serial::serial_number;
 use super::slots::{self, Slot, SlotInfo};
 use super::store;
 use crate::config::Config;
+use crate::uboot_env::Environment;
 
 /// The answer. Scripts rely on these names: they stay, new ones may come. What is not known is null.
 #[derive(Clone, Debug, Serialize)]
@@ -49,7 +50,8 @@ impl Status {
         let slot = |slot| {
             environment.map(|environment| SlotInfo::read(environment, slot, boot.running)).unwrap_or_default()
         };
-        let installed = lock::installed(&config.runtime_dir);
+        let installed = lock::installed(&config.runtime_dir)
+            .or_else(|| environment.and_then(|environment| chosen_since_boot(&boot, environment)));
         Self {
             running: boot.running,
             next: environment.and_then(slots::next),
@@ -113,14 +115,26 @@ pub fn installed_now(config: &Config) -> Option<Installed> {
     let environment = match store::read(&config.firmware) {
         Ok(environment) if !slots::holds_slots(&environment) => return None,
         Ok(environment) => environment,
+        Err(error) if error.is_no_store() => return None,
         // There may be slots: better one refusal too many.
         Err(_) => return Some(Installed::default()),
     };
     let running = Boot::current(&config.runtime_dir, Some(&environment)).running;
     let next = slots::next(&environment).filter(|next| Some(*next) != running);
     let slot = next.or_else(|| running.map(Slot::other));
-    let info = slot.map(|slot| SlotInfo::read(&environment, slot, running)).unwrap_or_default();
-    Some(Installed { uuid: info.uuid, version: info.version })
+    Some(slot.map(|slot| installed_in(&environment, slot)).unwrap_or_default())
+}
+
+/// The firmware that the store has come to choose since the boot. That is how an update is known that nobody
+/// marked, because its worker was killed in the instant between fwup's last step and the mark.
+pub fn chosen_since_boot(boot: &Boot, environment: &Environment) -> Option<Installed> {
+    let (then, now) = (boot.chosen?, slots::next(environment)?);
+    (then != now).then(|| installed_in(environment, now))
+}
+
+fn installed_in(environment: &Environment, slot: Slot) -> Installed {
+    let info = SlotInfo::read(environment, slot, None);
+    Installed { uuid: info.uuid, version: info.version }
 }
 
 #[cfg(test)]
@@ -194,15 +208,33 @@ mod tests {
     }
 
     #[test]
-    fn a_store_without_slots_asks_for_no_reboot_and_an_unreadable_one_does() {
+    fn an_update_that_nobody_marked_is_known_by_the_choice() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), STORE);
+        assert_eq!(json(&config)["pending_reboot"], json!(false));
+        let flipped = STORE.replace("nerves_fw_active=a", "nerves_fw_active=b\nb.nerves_fw_version=2.0");
+        files::replace(&folder.path().join("firmware.env"), flipped.as_bytes(), 0o644).unwrap();
+        assert_eq!(json(&config)["pending_reboot"], json!(true));
+        assert_eq!(json(&config)["installed"]["version"], json!("2.0"));
+        // The reboot.
+        std::fs::remove_dir_all(&config.runtime_dir).unwrap();
+        assert_eq!(json(&config)["pending_reboot"], json!(false));
+    }
+
+    #[test]
+    fn a_device_without_slots_asks_for_no_reboot_and_an_unreadable_store_does() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(folder.path(), "nerves_fw_devpath=/dev/x\n");
         assert_eq!(installed_now(&config), None);
         config.firmware.env_file = None;
         config.firmware.env_config = "/nonexistent/fw_env.config".into();
-        assert_eq!(installed_now(&config), Some(Installed::default()));
+        assert_eq!(installed_now(&config), None);
         let status = json(&config);
         assert!(status["problem"].as_str().unwrap().contains("/nonexistent/fw_env.config"));
         assert_eq!((&status["next"], &status["devpath"]), (&json!(null), &json!(null)));
+        let env_config = folder.path().join("fw_env.config");
+        files::replace(&env_config, b"/nonexistent/disk 0 0x2000\n", 0o644).unwrap();
+        config.firmware.env_config = env_config;
+        assert_eq!(installed_now(&config), Some(Installed::default()));
     }
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::lock::UpdateLock;
 use crate::config::Firmware;
 use crate::uboot_env::codec::CodecError;
+use crate::uboot_env::location::LocationError;
 use crate::uboot_env::plain_file::PlainFileError;
 use crate::uboot_env::{Block, BlockError, Environment, PlainFile};
 
@@ -68,4 +69,12 @@ pub enum StoreError {
     Block(#[from] BlockError),
     #[error(transparent)]
     File(#[from] PlainFileError),
+}
+
+impl StoreError {
+    /// This device has no store: there is nothing that says where one would lie.
+    pub fn is_no_store(&self) -> bool {
+        let Self::Block(BlockError::Location(LocationError::Read(error))) = self else { return false };
+        error.is_not_found()
+    }
 }

@@ -5,20 +5,21 @@ use std::process::Stdio;
 use tokio::process::Command;
 use tracing::{error, info};
 
-use super::reboot;
-use crate::config::{Config, SuccessAction};
+use crate::config::{Config, Source, SuccessAction};
 
 /// Does what the configuration says. Comes back when it has begun.
-pub async fn act(config: &Config) {
+pub fn act(config: &Config, source: &Source) {
     match &config.firmware.success_action {
         SuccessAction::None => info!("the new firmware waits for a reboot (success_action = \"none\")"),
         SuccessAction::Reboot => {
-            let argument = config.firmware.reboot_param.clone();
-            // It syncs and waits for init; the sessions go on meanwhile.
-            let rebooting = tokio::task::spawn_blocking(move || reboot::reboot(argument.as_deref()));
-            if let Ok(error) = rebooting.await {
-                error!(%error, "cannot reboot; reboot by hand to start the new firmware");
+            // A process of its own outlives this worker, which init ends early, and sees to it that the
+            // reboot happens even when init does not do it.
+            let mut words = vec![String::from("/proc/self/exe")];
+            if let Source::File(path) = source {
+                words.extend(["--config".into(), path.to_string_lossy().into_owned()]);
             }
+            words.extend(["firmware".into(), "reboot".into()]);
+            run(&words);
         }
         SuccessAction::Command(words) => run(words),
     }

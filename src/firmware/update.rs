@@ -5,41 +5,37 @@
 //! slot as its very last step.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
 
+use super::boot::Boot;
 use super::handshake::Handshake;
-use super::lock::UpdateLock;
+use super::lock::{LockError, UpdateLock};
+use super::process::{Process, Streams};
 use super::program::FwupCommand;
-use super::progress::Progress;
+use super::talk::{Fed, Talk, relay_stderr};
 use super::{precheck, status, store};
 use crate::config::Config;
 use crate::uboot_env::Environment;
-use crate::{pipe, sys};
 
-/// Room for input between us and a fwup that is busy with its disk.
-const PIPE_SIZE: libc::c_int = 1 << 20;
-const READ_SIZE: usize = 32 << 10;
 /// How long the sender may go on after fwup is done; what it sends is dropped.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long fwup has after its stdin was closed: when it is done, and when its sender is gone.
 const EXIT_LIMIT: Duration = Duration::from_secs(10);
 const GONE_LIMIT: Duration = Duration::from_secs(2);
-/// From SIGTERM to SIGKILL.
-const KILL_AFTER: Duration = Duration::from_secs(1);
+/// How long what fwup left running may still speak through its streams.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long the sender has to take fwup's last words.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(10);
 /// How often the progress file is written.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
-/// The longest line of fwup's stderr that is logged.
-const MAX_LOG_LINE: usize = 256;
+/// For how long nothing at all may move, be it for fwup or for a sender that takes no output. Erasing a large
+/// card takes minutes, in which fwup is silent.
+const STANDSTILL_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// The way to whoever sends an update.
 pub trait Sender: Sync {
@@ -72,8 +68,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(text: impl std::fmt::Display, status: u32) -> Self {
-        Self { text: format!("Error: {text}"), status }
+    pub fn new(text: impl std::fmt::Display, status: impl Into<u32>) -> Self {
+        Self { text: format!("Error: {text}"), status: status.into() }
     }
 }
 
@@ -86,73 +82,74 @@ pub struct Outcome {
     pub last_line: String,
 }
 
-/// An update that may begin: it holds the lock, and fwup runs.
+/// An update that has begun: it holds the lock, and fwup runs.
 pub struct Update {
     lock: UpdateLock,
-    child: Child,
-    group: Pid,
-    stdin: ChildStdin,
-    stdout: ChildStdout,
-    stderr: ChildStderr,
+    process: Process,
+    streams: Streams,
     config: Config,
 }
 
+/// Why the talk with fwup ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// fwup said so, or is not there any more.
+    Done,
+    /// The sender has vanished.
+    Gone,
+    /// The sender paused for too long.
+    Idle,
+    Standstill,
+}
+
 impl Update {
-    /// Takes the lock, asks the pre-check and starts fwup.
+    /// Takes the lock, asks the pre-check and starts fwup. Dropped before its end, it leaves nothing behind.
     pub async fn begin(config: &Config, holder: &Holder) -> Result<Self, Refusal> {
-        let lock = take_lock(config, &holder.name).await?;
-        let environment = store::read(&config.firmware).ok();
+        let (lock, environment) = take_lock(config, &holder.name).await?;
+        let devpath = store::devpath(&config.firmware, environment.as_ref()).unwrap_or_default();
         let asked = [
             ("MYELIN_USER", holder.user.clone()),
             ("MYELIN_PEER", holder.peer.clone()),
             ("MYELIN_KEY", holder.fingerprint.clone()),
             ("MYELIN_TASK", config.firmware.task.clone()),
-            ("MYELIN_DEVPATH", devpath_text(config, environment.as_ref())),
+            ("MYELIN_DEVPATH", devpath.to_string_lossy().into_owned()),
+            ("MYELIN_EXTRA", config.firmware.fwup_extra_options.join(" ")),
         ];
         let overrides = precheck::ask(&config.firmware.precheck, &asked).await?;
-        let fwup = FwupCommand::for_update(&config.firmware, environment.as_ref(), overrides)
-            .map_err(|error| Refusal::new(&error, error.exit_status().into()))?;
-        let mut child = start(&fwup, &lock).map_err(|error| {
-            Refusal::new(format!("cannot start {}: {error}", fwup.program.display()), 126)
+        let firmware = config.firmware.clone();
+        let fwup = aside(move || FwupCommand::for_update(&firmware, environment.as_ref(), overrides))
+            .await?
+            .map_err(|error| Refusal::new(&error, error.exit_status()))?;
+        let (process, streams) = Process::start(&fwup, &lock).map_err(|error| {
+            let status: u32 = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+            Refusal::new(format!("cannot start {}: {error}", fwup.program.display()), status)
         })?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(pid), (Some(stdin), Some(stdout), Some(stderr))) = (pid, streams) else {
-            return Err(Refusal::new("fwup ended at once", 1));
-        };
-        sys::set_pipe_size(stdin.as_fd(), PIPE_SIZE);
-        let config = config.clone();
-        Ok(Self { config, lock, child, group: Pid::from_raw(pid), stdin, stdout, stderr })
+        Ok(Self { lock, process, streams, config: config.clone() })
     }
 
     /// Streams the sender's bytes into fwup and its words back, until fwup is done. The lock is free when this
     /// returns; after a success every further update is refused until the reboot.
     pub async fn run(self, sender: &impl Sender) -> Outcome {
-        let Self { lock, mut child, group, stdin, mut stdout, stderr, config } = self;
+        let Self { lock, mut process, streams: Streams { stdin, mut stdout, stderr }, config } = self;
         let idle_limit = config.firmware.update_idle_timeout.duration();
-        let mut relay = Relay::default();
-        let counter = std::sync::atomic::AtomicU64::new(0);
+        let talk = Talk::default();
         let errors = relay_stderr(stderr, sender);
         tokio::pin!(errors);
         let mut errors_ended = false;
         let ended = {
-            let feed = feed(stdin, sender, &counter, idle_limit);
-            tokio::pin!(feed);
+            let exited = async {
+                process.ended().await;
+                sleep(LINGER).await;
+            };
+            let relay = talk.relay(&mut stdout, sender, exited);
+            let feed = talk.feed(stdin, sender, idle_limit);
+            tokio::pin!(relay, feed);
             let mut fed = false;
             let mut report = tokio::time::interval(PROGRESS_INTERVAL);
-            let mut buffer = BytesMut::new();
+            let mut movement = (talk.moved(), Instant::now());
             loop {
-                buffer.reserve(READ_SIZE);
                 tokio::select! {
-                    read = stdout.read_buf(&mut buffer) => {
-                        if !matches!(read, Ok(1..)) {
-                            break Ended::Done;
-                        }
-                        relay.pass_on(buffer.split().freeze(), sender).await;
-                        if relay.handshake != Handshake::Output && relay.handshake != Handshake::Marked {
-                            break Ended::Done;
-                        }
-                    }
+                    () = &mut relay => break Ended::Done,
                     end = &mut feed, if !fed => match end {
                         Fed::All => fed = true,
                         Fed::Idle => break Ended::Idle,
@@ -160,205 +157,108 @@ impl Update {
                     () = &mut errors, if !errors_ended => errors_ended = true,
                     () = sender.gone() => break Ended::Gone,
                     _ = report.tick() => {
-                        let bytes = counter.load(std::sync::atomic::Ordering::Relaxed);
-                        lock.report(bytes, relay.progress.percent());
+                        lock.report(talk.received(), talk.percent());
+                        if movement.0 != talk.moved() {
+                            movement = (talk.moved(), Instant::now());
+                        } else if movement.1.elapsed() > STANDSTILL_LIMIT {
+                            break Ended::Standstill;
+                        }
                     }
                 }
             }
             // The feed ends here, and with it fwup's stdin is closed, for which it waits.
         };
-        let limit = if matches!(ended, Ended::Done) { EXIT_LIMIT } else { GONE_LIMIT };
-        let status = relay.see_out(&mut child, group, &mut stdout, sender, limit).await;
-        if !errors_ended {
-            let _ = timeout(KILL_AFTER, &mut errors).await;
-        }
-        let status = match (&ended, relay.handshake, status) {
-            (Ended::Idle, ..) => {
-                let seconds = idle_limit.as_secs();
-                let text = format!("Error: no data for {seconds} s: update abandoned\n");
-                sender.stdout(text.into()).await;
-                1
-            }
-            // Success needs all three: fwup's word, its exit status, and nothing after its word.
-            (Ended::Done, Handshake::Ended(0), Some(exit)) if exit.success() => 0,
-            (_, Handshake::Ended(status @ 1..), _) => u32::from(status),
-            (_, _, Some(exit)) => failure_status(exit),
-            (_, _, None) => 1,
+        let mut last_words = Vec::new();
+        let exit = {
+            let exited = Notify::new();
+            let ending = async {
+                let exit = process.end(if ended == Ended::Done { EXIT_LIMIT } else { GONE_LIMIT }).await;
+                exited.notify_one();
+                exit
+            };
+            let hearing = async {
+                let errors = async {
+                    if !errors_ended {
+                        errors.await;
+                    }
+                };
+                tokio::join!(talk.hear_out(&mut stdout, &mut last_words), errors);
+            };
+            let hearing = async {
+                tokio::select! {
+                    () = hearing => {}
+                    () = async { exited.notified().await; sleep(LINGER).await } => {}
+                }
+            };
+            tokio::join!(ending, hearing).0
         };
-        let bytes = counter.into_inner();
-        if status == 0
-            && let Some(installed) = status::installed_now(&config)
-        {
+        // Success needs all of it: fwup's word, nothing after its word, and its exit status.
+        let installed = talk.handshake() == Handshake::Ended(0) && exit.is_some_and(|exit| exit.success());
+        settle(lock, &config, installed).await;
+        let status = match ended {
+            Ended::Done if installed => 0,
+            Ended::Done => failure_status(talk.handshake(), exit),
+            Ended::Gone | Ended::Idle | Ended::Standstill => 1,
+        };
+        match ended {
+            Ended::Idle => last_words.push(abandoned("no data", idle_limit)),
+            Ended::Standstill => last_words.push(abandoned("no progress", STANDSTILL_LIMIT)),
+            Ended::Done | Ended::Gone => {}
+        }
+        let _ = timeout(LAST_WORDS_LIMIT, async {
+            for text in last_words {
+                sender.stdout(text).await;
+            }
+        })
+        .await;
+        if ended == Ended::Done {
+            let _ = timeout(DRAIN_LIMIT, sender.drain()).await;
+        }
+        Outcome { status, bytes: talk.received(), last_line: talk.last_line() }
+    }
+}
+
+fn abandoned(why: &str, limit: Duration) -> Bytes {
+    format!("Error: {why} for {} s: update abandoned\n", limit.as_secs()).into()
+}
+
+/// What fwup said, else how it ended; never 0, for it was no success.
+fn failure_status(handshake: Handshake, exit: Option<ExitStatus>) -> u32 {
+    let said = if let Handshake::Ended(status @ 1..) = handshake { Some(u32::from(status)) } else { None };
+    let code = || exit?.code().map(i32::cast_unsigned).filter(|code| *code != 0);
+    said.or_else(code).unwrap_or(1)
+}
+
+/// The lock, and what the store says under it; refused while another update runs or waits for the reboot.
+async fn take_lock(config: &Config, holder: &str) -> Result<(UpdateLock, Option<Environment>), Refusal> {
+    let (config, holder) = (config.clone(), holder.to_owned());
+    let refuse = |error: LockError| Refusal::new(&error, error.exit_status());
+    aside(move || {
+        let lock = UpdateLock::for_update(&config.runtime_dir, &holder).map_err(refuse)?;
+        let environment = store::read(&config.firmware).ok();
+        let boot = Boot::current(&config.runtime_dir, environment.as_ref());
+        match environment.as_ref().and_then(|environment| status::chosen_since_boot(&boot, environment)) {
+            Some(installed) => Err(refuse(LockError::WaitsForReboot { installed })),
+            None => Ok((lock, environment)),
+        }
+    })
+    .await?
+}
+
+/// Marks a firmware that was installed, also when nobody is there any more to hear of it, and frees the lock.
+async fn settle(lock: UpdateLock, config: &Config, installed: bool) {
+    let config = config.clone();
+    let settled = aside(move || {
+        if installed && let Some(installed) = status::installed_now(&config) {
             lock.set_installed(&installed);
         }
-        drop(lock);
-        let _ = timeout(DRAIN_LIMIT, sender.drain()).await;
-        Outcome { status, bytes, last_line: relay.progress.last_line().into() }
+    });
+    if let Err(Refusal { text, .. }) = settled.await {
+        tracing::error!(text, "cannot mark the installed firmware");
     }
 }
 
-/// Why the streaming ended.
-enum Ended {
-    /// fwup said so, or closed its stdout.
-    Done,
-    /// The sender has vanished.
-    Gone,
-    /// The sender paused for too long.
-    Idle,
-}
-
-enum Fed {
-    /// Everything was given to fwup, or it takes no more.
-    All,
-    Idle,
-}
-
-/// fwup's exit status, never 0: what came before was no success.
-fn failure_status(exit: ExitStatus) -> u32 {
-    exit.code().map(i32::cast_unsigned).filter(|code| *code != 0).unwrap_or(1)
-}
-
-/// Another program may hold the lock for an instant, for which is waited on another thread.
-async fn take_lock(config: &Config, holder: &str) -> Result<UpdateLock, Refusal> {
-    let (runtime_dir, holder) = (config.runtime_dir.clone(), holder.to_owned());
-    let taken = tokio::task::spawn_blocking(move || UpdateLock::for_update(&runtime_dir, &holder)).await;
-    match taken {
-        Ok(lock) => lock.map_err(|error| Refusal::new(&error, error.exit_status().into())),
-        Err(error) => Err(Refusal::new(error, 1)),
-    }
-}
-
-fn devpath_text(config: &Config, environment: Option<&Environment>) -> String {
-    store::devpath(&config.firmware, environment).unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn start(fwup: &FwupCommand, lock: &UpdateLock) -> io::Result<Child> {
-    let mut command = Command::from(fwup.to_command());
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    let parent = nix::unistd::getpid().as_raw();
-    let lock_fd = lock.as_fd().as_raw_fd();
-    let prepare = move || {
-        // The lock stays taken while fwup writes, even if this worker is killed.
-        sys::clear_cloexec(lock_fd)?;
-        sys::set_oom_score(b"0");
-        sys::die_with_parent(libc::SIGKILL, parent)
-    };
-    // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.
-    unsafe { command.pre_exec(prepare) };
-    command.spawn()
-}
-
-/// Gives fwup what the sender sends, as fast as it takes it.
-async fn feed(
-    mut stdin: ChildStdin,
-    sender: &impl Sender,
-    counter: &std::sync::atomic::AtomicU64,
-    idle_limit: Duration,
-) -> Fed {
-    loop {
-        let Ok(next) = timeout(idle_limit, sender.next()).await else { return Fed::Idle };
-        let Some(mut pieces) = next else { return Fed::All };
-        let bytes: usize = pieces.iter().map(Bytes::len).sum();
-        counter.fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
-        if pipe::write_all(&mut stdin, &mut pieces).await.is_err() {
-            // fwup reads no more; its own words say why.
-            return Fed::All;
-        }
-    }
-}
-
-/// What fwup said so far.
-#[derive(Default)]
-struct Relay {
-    handshake: Handshake,
-    progress: Progress,
-}
-
-impl Relay {
-    async fn pass_on(&mut self, read: Bytes, sender: &impl Sender) {
-        let text = self.handshake.take(read);
-        self.progress.see(&text);
-        if !text.is_empty() {
-            sender.stdout(text).await;
-        }
-    }
-
-    /// Waits for fwup's end and hears what it still says. One that does not end is ended.
-    async fn see_out(
-        &mut self,
-        child: &mut Child,
-        group: Pid,
-        stdout: &mut ChildStdout,
-        sender: &impl Sender,
-        limit: Duration,
-    ) -> Option<ExitStatus> {
-        let began = Instant::now();
-        let mut signals = [(limit, Signal::SIGTERM), (limit + KILL_AFTER, Signal::SIGKILL)].into_iter();
-        let mut next = signals.next();
-        let mut open = true;
-        let status = loop {
-            let mut buffer = BytesMut::with_capacity(READ_SIZE);
-            let deadline = next.map_or(Duration::MAX, |(after, _)| after.saturating_sub(began.elapsed()));
-            tokio::select! {
-                status = child.wait() => break status.ok(),
-                read = stdout.read_buf(&mut buffer), if open => match read {
-                    Ok(1..) => self.pass_on(buffer.freeze(), sender).await,
-                    _ => open = false,
-                },
-                () = sleep(deadline) => {
-                    if let Some((_, signal)) = next {
-                        warn!(%signal, "fwup does not end; ending it");
-                        let _ = killpg(group, signal);
-                    }
-                    next = signals.next();
-                }
-            }
-        };
-        // Whatever it started must not go on writing.
-        let _ = killpg(group, Signal::SIGKILL);
-        let rest = async {
-            while open {
-                let mut buffer = BytesMut::with_capacity(READ_SIZE);
-                match stdout.read_buf(&mut buffer).await {
-                    Ok(1..) => self.pass_on(buffer.freeze(), sender).await,
-                    _ => open = false,
-                }
-            }
-        };
-        let _ = timeout(KILL_AFTER, rest).await;
-        status
-    }
-}
-
-/// fwup's stderr: to the sender as it is, and line by line to the log.
-async fn relay_stderr(mut stderr: impl AsyncRead + Unpin, sender: &impl Sender) {
-    let mut buffer = BytesMut::new();
-    let mut line = Vec::new();
-    loop {
-        buffer.reserve(READ_SIZE);
-        match stderr.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        let text = buffer.split().freeze();
-        for &byte in &text {
-            match byte {
-                b'\n' => {
-                    let text = String::from_utf8_lossy(&line);
-                    if !text.trim().is_empty() {
-                        info!(line = text.trim(), "fwup");
-                    }
-                    line.clear();
-                }
-                _ if line.len() < MAX_LOG_LINE => line.push(byte),
-                _ => {}
-            }
-        }
-        sender.stderr(text).await;
-    }
+/// Disks may be slow, and everything else of the worker runs on this thread.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Refusal::new(error, 1_u32))
 }

@@ -6,7 +6,8 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use super::screen::{PIPE, Screen};
@@ -60,31 +61,32 @@ fn decide(facts: &Facts) -> Outcome {
 }
 
 /// Sends the file. Returns the outcome and how many bytes ssh took.
-pub fn push(ssh: &Ssh, file: &mut File, total: u64, screen: &Screen) -> io::Result<(Outcome, u64)> {
+pub fn push(ssh: &Ssh, file: &mut File, total: u64, screen: &Arc<Screen>) -> io::Result<(Outcome, u64)> {
     let mut child = ssh
         .subsystem("fwup", &[])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let facts = std::thread::scope(|scope| -> io::Result<Facts> {
-        let (words, heard) = mpsc::channel();
-        let (lines, messages) = mpsc::channel();
-        if let Some(stdout) = child.stdout.take() {
-            scope.spawn(move || words.send(pass_on(stdout, screen)));
-        }
-        if let Some(stderr) = child.stderr.take() {
-            scope.spawn(move || lines.send(collect_messages(stderr, |line| screen.note(line))));
-        }
-        let sent = match child.stdin.take() {
-            Some(stdin) => feed(file, stdin, total, screen, &mut child)?,
-            None => 0,
-        };
-        let status = child.wait()?.code();
-        let (device_spoke, success) = heard.recv_timeout(DRAIN).unwrap_or_default();
-        let messages = messages.recv_timeout(DRAIN).unwrap_or_default();
-        Ok(Facts { status, messages, success, device_spoke, sent, total })
-    })?;
+    // Threads of their own, not scoped ones: what ssh leaves in the background may hold the pipes for ever.
+    let (words, heard) = mpsc::channel();
+    let (lines, messages) = mpsc::channel();
+    if let Some(stdout) = child.stdout.take() {
+        let screen = Arc::clone(screen);
+        thread::spawn(move || words.send(pass_on(stdout, &screen)));
+    }
+    if let Some(stderr) = child.stderr.take() {
+        let screen = Arc::clone(screen);
+        thread::spawn(move || lines.send(collect_messages(stderr, |line| screen.note(line))));
+    }
+    let sent = match child.stdin.take() {
+        Some(stdin) => feed(file, stdin, total, screen, &mut child)?,
+        None => 0,
+    };
+    let status = child.wait()?.code();
+    let (device_spoke, success) = heard.recv_timeout(DRAIN).unwrap_or_default();
+    let messages = messages.recv_timeout(DRAIN).unwrap_or_default();
+    let facts = Facts { status, messages, success, device_spoke, sent, total };
     screen.end_bar();
     Ok((decide(&facts), facts.sent))
 }

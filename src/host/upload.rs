@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::HumanBytes;
@@ -150,7 +151,7 @@ pub fn main(args: Args) -> ExitCode {
         (false, true) => Mode::Quiet,
         (false, false) => Mode::Normal,
     };
-    let screen = Screen::new(mode);
+    let screen = Arc::new(Screen::new(mode));
     let started = Instant::now();
     let mut report = Report { result: "done", ..Default::default() };
     let outcome = run(&args, &screen, &mut report);
@@ -184,7 +185,7 @@ fn finish(mode: Mode, screen: &Screen, report: &Report) -> ExitCode {
     ExitCode::from(report.exit_code)
 }
 
-fn run(args: &Args, screen: &Screen, report: &mut Report) -> Result<String, Failure> {
+fn run(args: &Args, screen: &Arc<Screen>, report: &mut Report) -> Result<String, Failure> {
     let host = host_text(args.host.as_deref());
     let target: Target = host.parse()?;
     report.host = Some(host.clone());
@@ -231,7 +232,7 @@ fn send(
     mut file: File,
     size: u64,
     host: &str,
-    screen: &Screen,
+    screen: &Arc<Screen>,
     report: &mut Report,
 ) -> Result<(), Failure> {
     screen.note(&format!("Uploading to {host}..."));
@@ -258,7 +259,7 @@ fn come_back(
     before: &DeviceStatus,
     sent: &Metadata,
     limit: u64,
-    screen: &Screen,
+    screen: &Arc<Screen>,
     report: &mut Report,
 ) -> Result<String, Failure> {
     screen.waiting(&format!("Waiting up to {limit} s until the device is back..."));

@@ -2,7 +2,8 @@
 
 use std::io::{self, Read};
 use std::process::Stdio;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::metadata::Metadata;
@@ -24,8 +25,9 @@ pub enum Answer {
 const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Asks once, before the upload; ssh may ask the user for a passphrase, so there is no time limit.
-pub fn ask(ssh: &Ssh, screen: &Screen) -> io::Result<Answer> {
-    let show = |line: &str| {
+pub fn ask(ssh: &Ssh, screen: &Arc<Screen>) -> io::Result<Answer> {
+    let screen = Arc::clone(screen);
+    let show = move |line: &str| {
         if trouble(line) != Some(Trouble::NoSubsystem) {
             screen.note(line);
         }
@@ -37,7 +39,7 @@ fn ask_until(
     ssh: &Ssh,
     options: &[&str],
     deadline: Option<Instant>,
-    show: impl FnMut(&str) + Send,
+    show: impl FnMut(&str) + Send + 'static,
 ) -> io::Result<(Answer, String)> {
     let mut child = ssh
         .subsystem("myelin-status", options)
@@ -45,42 +47,40 @@ fn ask_until(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    std::thread::scope(|scope| {
-        let (text, answer) = mpsc::channel();
-        let (lines, messages) = mpsc::channel();
-        if let Some(stdout) = child.stdout.take() {
-            scope.spawn(move || {
-                let mut bytes = Vec::new();
-                let _ = stdout.take(MAX_ANSWER).read_to_end(&mut bytes);
-                text.send(bytes)
-            });
+    let (text, answer) = mpsc::channel();
+    let (lines, messages) = mpsc::channel();
+    if let Some(stdout) = child.stdout.take() {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = stdout.take(MAX_ANSWER).read_to_end(&mut bytes);
+            text.send(bytes)
+        });
+    }
+    if let Some(stderr) = child.stderr.take() {
+        thread::spawn(move || lines.send(collect_messages(stderr, show)));
+    }
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
         }
-        if let Some(stderr) = child.stderr.take() {
-            scope.spawn(move || lines.send(collect_messages(stderr, show)));
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            child.kill()?;
         }
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                child.kill()?;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        let answer = answer.recv_timeout(DRAIN).unwrap_or_default();
-        let messages = messages.recv_timeout(DRAIN).unwrap_or_default();
-        let trouble = if is_ssh_own(status) || status.code().is_none() {
-            trouble(&messages).unwrap_or(Trouble::Connect)
-        } else {
-            Trouble::NoSubsystem
-        };
-        let answer = match DeviceStatus::parse(&answer).filter(|_| status.success()) {
-            Some(status) => Answer::Status(status),
-            None if trouble == Trouble::NoSubsystem => Answer::Absent,
-            None => Answer::Failed(trouble),
-        };
-        Ok((answer, messages))
-    })
+        thread::sleep(Duration::from_millis(20));
+    };
+    let answer = answer.recv_timeout(DRAIN).unwrap_or_default();
+    let messages = messages.recv_timeout(DRAIN).unwrap_or_default();
+    let trouble = if is_ssh_own(status) || status.code().is_none() {
+        trouble(&messages).unwrap_or(Trouble::Connect)
+    } else {
+        Trouble::NoSubsystem
+    };
+    let answer = match DeviceStatus::parse(&answer).filter(|_| status.success()) {
+        Some(status) => Answer::Status(status),
+        None if trouble == Trouble::NoSubsystem => Answer::Absent,
+        None => Answer::Failed(trouble),
+    };
+    Ok((answer, messages))
 }
 
 const DRAIN: Duration = Duration::from_secs(2);
@@ -111,7 +111,7 @@ pub fn wait(ssh: &Ssh, before: &DeviceStatus, sent: &Metadata, limit: Duration) 
         if left.is_zero() {
             return Ok(Return::NotBack(last));
         }
-        std::thread::sleep(left.min(PAUSE));
+        thread::sleep(left.min(PAUSE));
         // A security key blinks until it is touched; whoever sits there must know why.
         let show = |line: &str| {
             if line.contains("user presence") {

@@ -2,46 +2,17 @@
 
 use std::borrow::Cow;
 
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
+use russh::keys::{Algorithm, PrivateKey};
 use russh::server::Config as RusshConfig;
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
 use crate::config::Ssh;
+use crate::config::algorithms::Kind;
 
-/// No finite-field Diffie-Hellman: one exchange of group18 costs a small board ten seconds before login.
-const KEX: &[kex::Name] = &[kex::MLKEM768X25519_SHA256, kex::CURVE25519, kex::CURVE25519_PRE_RFC_8731];
 /// Always in the list, whatever is configured: RFC 8308 section 2.1, and strict key exchange (PROTOCOL of
 /// OpenSSH, section 1.10), without which prefixes of the traffic can be cut off unseen.
 const KEX_EXTENSIONS: &[kex::Name] =
     &[kex::EXTENSION_SUPPORT_AS_SERVER, kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER];
-/// CTR comes last, for clients that have nothing better, and only with the MACs below.
-const CIPHERS_WITHOUT_AES: &[cipher::Name] = &[
-    cipher::CHACHA20_POLY1305,
-    cipher::AES_128_GCM,
-    cipher::AES_256_GCM,
-    cipher::AES_256_CTR,
-    cipher::AES_128_CTR,
-];
-const CIPHERS_WITH_AES: &[cipher::Name] = &[
-    cipher::AES_128_GCM,
-    cipher::AES_256_GCM,
-    cipher::CHACHA20_POLY1305,
-    cipher::AES_256_CTR,
-    cipher::AES_128_CTR,
-];
-/// Encrypt-then-MAC only.
-const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
-/// Never ssh-rsa (SHA-1) or ssh-dss.
-const KEYS: &[Algorithm] = &[
-    Algorithm::Ed25519,
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-    Algorithm::SkEd25519,
-    Algorithm::SkEcdsaSha2NistP256,
-];
 
 /// Packets that we take, in bytes; larger ones made no difference in speed.
 const MAXIMUM_PACKET_SIZE: u32 = 32 << 10;
@@ -86,51 +57,29 @@ pub fn server_config(ssh: &Ssh, keys: Vec<PrivateKey>) -> RusshConfig {
 
 /// The key types that users may have.
 pub fn accepted_key_algorithms(ssh: &Ssh) -> Vec<Algorithm> {
-    select(&ssh.pubkey_accepted_algorithms, KEYS, |name| {
-        name.parse().ok().filter(|algorithm| KEYS.contains(algorithm))
-    })
+    resolve(Kind::PublicKey, &ssh.pubkey_accepted_algorithms, |name| name.parse().ok())
 }
 
 fn preferred(ssh: &Ssh) -> Preferred {
-    let ciphers = if has_aes_instructions() { CIPHERS_WITH_AES } else { CIPHERS_WITHOUT_AES };
-    let mut kex = select(&ssh.kex_algorithms, KEX, |name| kex::Name::try_from(name).ok());
+    let mut kex = resolve(Kind::Kex, &ssh.kex_algorithms, |name| kex::Name::try_from(name).ok());
     kex.extend_from_slice(KEX_EXTENSIONS);
     Preferred {
         kex: kex.into(),
         key: accepted_key_algorithms(ssh).into(),
         host_key_certificates: Cow::Borrowed(&[]),
-        cipher: select(&ssh.ciphers, ciphers, |name| {
-            cipher::Name::try_from(name)
-                .ok()
-                .filter(|cipher| *cipher != cipher::NONE && *cipher != cipher::CLEAR)
-        })
-        .into(),
-        mac: select(&ssh.macs, MACS, |name| mac::Name::try_from(name).ok().filter(|mac| *mac != mac::NONE))
-            .into(),
+        cipher: resolve(Kind::Cipher, &ssh.ciphers, |name| cipher::Name::try_from(name).ok()).into(),
+        mac: resolve(Kind::Mac, &ssh.macs, |name| mac::Name::try_from(name).ok()).into(),
         compression: Cow::Borrowed(&[compression::NONE]),
     }
 }
 
-/// Applies a list of sshd_config(5) to the default: `+` appends, `-` removes, `^` puts in front, nothing of
-/// these replaces. Unknown names are left out (`config check` names them); a list that would be empty is the
-/// default, because without an algorithm of each kind nobody could log in.
-fn select<T: Clone + PartialEq>(list: &str, default: &[T], parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
-    let (sign, names) = match list.as_bytes().first() {
-        Some(b'+' | b'-' | b'^') => list.split_at(1),
-        _ => ("", list),
-    };
-    let named: Vec<T> =
-        names.split(',').map(str::trim).filter(|name| !name.is_empty()).filter_map(parse).collect();
-    let others = default.iter().filter(|algorithm| !named.contains(algorithm)).cloned();
-    let selected: Vec<T> = match sign {
-        "+" => {
-            default.iter().cloned().chain(named.iter().filter(|n| !default.contains(n)).cloned()).collect()
-        }
-        "-" => others.collect(),
-        "^" => named.iter().cloned().chain(others).collect(),
-        _ => named,
-    };
-    if selected.is_empty() { default.to_vec() } else { selected }
+/// The configured list; one that leaves nothing is the default, for without an algorithm of each kind nobody
+/// could log in.
+fn resolve<T>(kind: Kind, text: &str, parse: impl Fn(&'static str) -> Option<T>) -> Vec<T> {
+    let aes = has_aes_instructions();
+    let names = kind.resolve(text, aes).names;
+    let names = if names.is_empty() { kind.defaults(aes).to_vec() } else { names };
+    names.into_iter().filter_map(parse).collect()
 }
 
 /// Whether AES-GCM is the faster cipher here. No Raspberry Pi before the 5 has the instructions.
@@ -147,18 +96,6 @@ fn has_aes_instructions() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_are_changed_as_sshd_config_says() {
-        let names = |list| select(list, MACS, |name| mac::Name::try_from(name).ok()).len();
-        assert_eq!(names(""), 2);
-        assert_eq!(names("hmac-sha2-512-etm@openssh.com"), 1);
-        assert_eq!(names("+hmac-sha2-256"), 3);
-        assert_eq!(names("-hmac-sha2-512-etm@openssh.com"), 1);
-        assert_eq!(names("no-such-mac"), 2);
-        let first = select("^hmac-sha2-512-etm@openssh.com", MACS, |name| mac::Name::try_from(name).ok());
-        assert!(first == [mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM]);
-    }
 
     #[test]
     fn strict_key_exchange_cannot_be_configured_away() {

@@ -75,7 +75,11 @@ impl Handler {
     }
 
     fn refuse(&self, user: &str, reason: &str) {
-        info!(peer = %self.connection.peer, user = display::name(user), method = "publickey", reason, "ssh.auth.fail");
+        let peer = self.connection.peer;
+        if let Some(unnamed) = self.server.count_failure(peer.ip()) {
+            let user = display::name(user);
+            info!(%peer, user, method = "publickey", reason, unnamed, "ssh.auth.fail");
+        }
     }
 
     /// Whether this key may log in as this user, and who says so.
@@ -290,7 +294,9 @@ impl russh::server::Handler for Handler {
         session: &mut RusshSession,
     ) -> Result<(), Error> {
         #[cfg(debug_assertions)]
-        super::provoke::panic_if_asked(name, &self.connection);
+        if super::provoke::panic_if_asked(name, &self.connection) {
+            return answer(session, id, true);
+        }
         let found = Subsystem::find(name, &self.settings.config.ssh, self.connection.service);
         if found.is_none() {
             info!(peer = %self.connection.peer, name = display::name(name), "no such subsystem");

@@ -9,6 +9,7 @@ mod channel;
 mod connection;
 mod control;
 mod display;
+mod failures;
 mod handler;
 pub mod host_keys;
 pub mod keys;

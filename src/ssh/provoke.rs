@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 
-/// Subsystem names that panic: in the loop of the connection, or in a task of it.
-pub fn panic_if_asked(name: &str, connection: &Arc<Connection>) {
+/// Whether this is the name of a fault: a panic in the loop of the connection, or in a task of it.
+pub fn panic_if_asked(name: &str, connection: &Arc<Connection>) -> bool {
     match name {
         "myelin-panic" => panic!("asked to"),
         "myelin-panic-task" => connection.spawn(async { panic!("asked to") }),
-        _ => {}
+        _ => return false,
     }
+    true
 }

@@ -18,7 +18,8 @@ use super::channel::Controls;
 use super::channel::budget::Budget;
 use super::channel::flow::Budgets;
 use super::connection::Connection;
-use super::connection::admission::{Admission, ConnectionId, Progress};
+use super::connection::admission::{self, Admission, ConnectionId, Progress};
+use super::failures::Failures;
 use super::host_keys::HostKeys;
 use crate::config::{Config, Source};
 use crate::systemd;
@@ -62,6 +63,7 @@ pub struct Server {
     greet: Notify,
     last_no_keys_reminder: Mutex<Option<Instant>>,
     reported: Mutex<Reported>,
+    failures: Mutex<Failures>,
     jobs: Mutex<Vec<Weak<Controls>>>,
     served: AtomicBool,
     listening: Mutex<Vec<String>>,
@@ -81,6 +83,7 @@ impl Server {
             greet: Notify::new(),
             last_no_keys_reminder: Mutex::new(None),
             reported: Mutex::default(),
+            failures: Mutex::default(),
             jobs: Mutex::default(),
             served: AtomicBool::new(false),
             listening: Mutex::default(),
@@ -220,6 +223,11 @@ impl Server {
     /// Names in the log what is wrong with authorized keys, each fault once.
     pub fn report_key_faults(&self, list: &KeyList) {
         lock(&self.reported).warn_new(list);
+    }
+
+    /// Counts a refused login, and says whether to log it, and how many were not logged before it.
+    pub fn count_failure(&self, address: std::net::IpAddr) -> Option<u64> {
+        lock(&self.failures).count(admission::Source::of(address), Instant::now())
     }
 
     /// Says how to add a key, at most once a minute.

@@ -55,7 +55,10 @@ pub fn main(source: &Source, args: &Args) -> ExitCode {
         Ok(Response::Error(error)) => Err(io::Error::other(error)),
         Err(error) => {
             let path = control::path(&config);
-            let text = format!("the daemon does not answer on {}: {error}: is `myelin daemon` running?", path.display());
+            let text = format!(
+                "the daemon does not answer on {}: {error}: is `myelin daemon` running?",
+                path.display()
+            );
             Err(io::Error::other(text))
         }
     };
@@ -81,14 +84,19 @@ fn print(status: &Status, json: bool) -> io::Result<()> {
     }
     for connection in &status.connections {
         let Connection { peer, user, seconds, bytes_in, bytes_out, .. } = connection;
-        writeln!(out, "logged in     {user} from {peer} for {seconds} s, {bytes_in} bytes in, {bytes_out} out")?;
+        writeln!(
+            out,
+            "logged in     {user} from {peer} for {seconds} s, {bytes_in} bytes in, {bytes_out} out"
+        )?;
     }
     writeln!(out, "strangers     {}", status.strangers)?;
     match &status.update {
         Some(Progress { holder, bytes, percent: Some(percent) }) => {
             writeln!(out, "update        {percent} %, {bytes} bytes, by {holder}")
         }
-        Some(Progress { holder, bytes, percent: None }) => writeln!(out, "update        {bytes} bytes, by {holder}"),
+        Some(Progress { holder, bytes, percent: None }) => {
+            writeln!(out, "update        {bytes} bytes, by {holder}")
+        }
         None => writeln!(out, "update        none"),
     }
 }

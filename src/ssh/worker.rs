@@ -20,7 +20,7 @@ use crate::config::{self, Source};
 use crate::firmware::boot::Boot;
 use crate::firmware::store;
 use crate::systemd::PassedFd;
-use crate::{logging, sys, systemd};
+use crate::{files, logging, sys, systemd};
 
 /// Between the supervisor, which goes last, and everything else.
 const OOM_SCORE: &[u8] = b"-800";
@@ -70,6 +70,9 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    for folder in [&config.state_dir, &config.state_dir.join("ssh")] {
+        files::remove_leftovers(folder);
+    }
     let keys = load_host_keys(&config);
     let pending = keys.pending.clone();
     // Found once after boot, before an update can change what the store says.

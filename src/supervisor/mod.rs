@@ -160,7 +160,12 @@ impl Supervisor {
             State::Waiting { until } | State::Stopping { until, .. } => *until,
             State::Running(worker) => worker.deadline(),
         };
-        self.listeners.iter().filter_map(Listener::next_retry).chain([state]).chain(self.next_sign_of_life).min()
+        self.listeners
+            .iter()
+            .filter_map(Listener::next_retry)
+            .chain([state])
+            .chain(self.next_sign_of_life)
+            .min()
     }
 
     fn act_on_time(&mut self, now: Instant) {
@@ -260,9 +265,14 @@ impl Supervisor {
         let now = Instant::now();
         match std::mem::replace(&mut self.state, State::Waiting { until: now }) {
             State::Waiting { .. } => Course::End,
-            State::Running(worker) | State::Stopping { worker, .. } => {
+            State::Running(worker) => {
                 worker.signal(Signal::SIGTERM);
                 self.state = State::Stopping { worker, until: now + STOP_LIMIT };
+                Course::On
+            }
+            // Asking again does not give it more time.
+            stopping @ State::Stopping { .. } => {
+                self.state = stopping;
                 Course::On
             }
         }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod disk;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -105,11 +107,8 @@ impl Device {
     /// The same with more options, which stand before the host.
     pub fn ssh_with(&self, options: &[&str]) -> Command {
         let mut command = Command::new("ssh");
-        command
-            .args(self.ssh_options())
-            .args(["-p", &self.port.to_string()])
-            .args(options)
-            .arg("root@127.0.0.1");
+        // Of two values for one option, ssh takes the first.
+        command.args(options).args(self.ssh_options()).args(["-p", &self.port.to_string(), "root@127.0.0.1"]);
         command
     }
 

@@ -22,7 +22,7 @@ mod tests;
 
 use std::io;
 
-pub use file::{FileReader, FileWriter};
+pub use file::FileWriter;
 pub use mkfs::mkfs;
 pub use volume::Volume;
 

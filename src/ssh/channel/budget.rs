@@ -42,6 +42,7 @@ impl Budget {
         self.freed.notified()
     }
 
+    #[cfg(test)]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }

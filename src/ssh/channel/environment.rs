@@ -37,10 +37,6 @@ impl Requested {
         self.variables.push((name.into(), value.into()));
         true
     }
-
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.variables.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
-    }
 }
 
 /// The system user whose rights sessions have.

@@ -290,7 +290,7 @@ impl Flow {
         let mut spool = self.spool.lock().await;
         let appended = match &mut *spool {
             Some(spool) => spool.append(piece.clone()).await,
-            None => match Spool::open(&folder, Arc::clone(&self.budgets.spool)) {
+            None => match Spool::open(folder.clone(), Arc::clone(&self.budgets.spool)).await {
                 Ok(new) => spool.insert(new).append(piece.clone()).await,
                 Err(error) => Err(error),
             },

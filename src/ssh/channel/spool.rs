@@ -6,7 +6,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -28,22 +28,14 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens an unnamed file in `folder`, made when missing (open(2), O_TMPFILE). A tmpfs is refused: it would be memory again.
-    pub fn open(folder: &Path, budget: Arc<Budget>) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let system = nix::sys::statfs::statfs(folder)?.filesystem_type();
-        if system == nix::sys::statfs::TMPFS_MAGIC {
-            return Err(io::Error::other("spool_dir lies in memory (tmpfs)"));
-        }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_TMPFILE)
-            .mode(0o600)
-            .open(folder)?;
+    /// Opens an unnamed file in `folder`, made when missing (open(2), O_TMPFILE). A tmpfs is refused: it would be
+    /// memory again.
+    pub async fn open(folder: PathBuf, budget: Arc<Budget>) -> io::Result<Self> {
+        let file = run(move || open_unnamed(&folder)).await?;
         Ok(Self { file: Arc::new(file), read: 0, written: 0, budget })
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.read == self.written
     }
@@ -78,6 +70,15 @@ impl Drop for Spool {
     }
 }
 
+fn open_unnamed(folder: &Path) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let system = nix::sys::statfs::statfs(folder)?.filesystem_type();
+    if system == nix::sys::statfs::TMPFS_MAGIC {
+        return Err(io::Error::other("spool_dir lies in memory (tmpfs)"));
+    }
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder)
+}
+
 /// Disks block, and everything else of the worker runs on this thread.
 async fn run<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
@@ -109,7 +110,7 @@ mod tests {
     async fn bytes_come_back_in_order_around_the_end_of_the_ring() {
         let budget = Arc::new(Budget::new(usize::MAX));
         let folder = std::env::current_dir().unwrap().join("target");
-        let mut spool = Spool::open(&folder, Arc::clone(&budget)).unwrap();
+        let mut spool = Spool::open(folder, Arc::clone(&budget)).await.unwrap();
         let piece = |n: u32| bytes::Bytes::from(n.to_le_bytes().repeat(50_000));
         let (mut sent, mut taken) = (0, Vec::new());
         for _ in 0..500 {
@@ -133,15 +134,15 @@ mod tests {
     async fn the_budget_bounds_it_and_gets_everything_back() {
         let budget = Arc::new(Budget::new(1000));
         let folder = std::env::current_dir().unwrap().join("target");
-        let mut spool = Spool::open(&folder, Arc::clone(&budget)).unwrap();
+        let mut spool = Spool::open(folder, Arc::clone(&budget)).await.unwrap();
         assert!(spool.append(vec![1; 900].into()).await.unwrap());
         assert!(!spool.append(vec![1; 900].into()).await.unwrap());
         drop(spool);
         assert_eq!(budget.used(), 0);
     }
 
-    #[test]
-    fn a_spool_in_memory_is_refused() {
-        assert!(Spool::open(Path::new("/dev/shm"), Arc::new(Budget::new(1))).is_err());
+    #[tokio::test]
+    async fn a_spool_in_memory_is_refused() {
+        assert!(Spool::open("/dev/shm".into(), Arc::new(Budget::new(1))).await.is_err());
     }
 }

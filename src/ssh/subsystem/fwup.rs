@@ -48,7 +48,7 @@ impl Sender for ChannelSender {
 }
 
 /// Who this session is, for the update lock and the pre-check.
-pub fn holder(session: &Session) -> Holder {
+fn holder(session: &Session) -> Holder {
     let login = session.connection.login.get();
     let peer = session.connection.peer;
     Holder {
@@ -62,17 +62,33 @@ pub fn holder(session: &Session) -> Holder {
 /// Runs one update over the channel, and the success action after it.
 pub async fn run(session: Session) {
     let sender = ChannelSender { flow: Arc::clone(&session.flow), output: session.output() };
-    let config = &session.settings.config;
-    let began = Instant::now();
-    let outcome = match Update::begin(config, &holder(&session)).await {
-        Ok(update) => update.run(&sender).await,
-        Err(refusal) => refuse(&sender, refusal).await,
-    };
-    log(&session, &outcome, began.elapsed());
-    sender.output.finish(Exit::Status(outcome.status)).await;
-    if outcome.status == 0 {
+    let status = update(&session, &sender).await;
+    sender.flow.discard();
+    sender.output.finish(Exit::Status(status)).await;
+    if status == 0 {
         act_after_close(&session).await;
     }
+}
+
+/// Runs one update and says how it ended: its exit status.
+pub async fn update(session: &Session, sender: &impl Sender) -> u32 {
+    let config = &session.settings.config;
+    let began = Instant::now();
+    let holder = holder(session);
+    let begun = tokio::select! {
+        begun = Update::begin(config, &holder) => begun,
+        () = sender.gone() => Err(Refusal::new("the client is gone", 1_u32)),
+    };
+    let outcome = match begun {
+        Ok(update) => update.run(sender).await,
+        // What the sender sends is not even read.
+        Err(Refusal { text, status }) => {
+            sender.stdout(format!("{text}\n").into()).await;
+            Outcome { status, bytes: 0, last_line: text }
+        }
+    };
+    log(session, &outcome, began.elapsed());
+    outcome.status
 }
 
 /// Runs the success action once the client has heard how the update ended.
@@ -80,17 +96,10 @@ pub async fn act_after_close(session: &Session) {
     let earliest = Instant::now() + ACTION_AFTER;
     let _ = timeout(CLOSE_LIMIT, session.flow.gone()).await;
     sleep_until(earliest).await;
-    success::act(&session.settings.config).await;
+    success::act(&session.settings.config, &session.settings.source);
 }
 
-/// Tells the sender why nothing begins, without reading what it sends.
-async fn refuse(sender: &ChannelSender, refusal: Refusal) -> Outcome {
-    sender.flow.discard();
-    sender.stdout(format!("{}\n", refusal.text).into()).await;
-    Outcome { status: refusal.status, bytes: 0, last_line: refusal.text }
-}
-
-pub fn log(session: &Session, outcome: &Outcome, took: Duration) {
+fn log(session: &Session, outcome: &Outcome, took: Duration) {
     let user = session.connection.login.get().map(|login| login.user.as_str()).unwrap_or_default();
     let (peer, status, bytes) = (session.connection.peer, outcome.status, outcome.bytes);
     let (seconds, said) = (took.as_secs(), outcome.last_line.as_str());

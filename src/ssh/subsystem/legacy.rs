@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::fwup::{self, ChannelSender};
-use crate::firmware::update::{Outcome, Sender, Update};
+use crate::firmware::update::Sender;
 use crate::ssh::channel::{Exit, Session};
 
 pub const NAME: &str = "nerves_firmware_ssh";
@@ -79,18 +79,9 @@ async fn execute(session: &Session, input: &Input<'_>, commands: Vec<Command>) -
             Command::Fwup(size) => {
                 input.sender.stdout("Running fwup...\n".into()).await;
                 input.limit_to(size);
-                let began = Instant::now();
-                let outcome = match Update::begin(&session.settings.config, &fwup::holder(session)).await {
-                    Ok(update) => update.run(input).await,
-                    Err(refusal) => {
-                        let status = refusal.status;
-                        input.sender.stdout(format!("{}\n", refusal.text).into()).await;
-                        Outcome { status, bytes: 0, last_line: refusal.text }
-                    }
-                };
-                fwup::log(session, &outcome, began.elapsed());
-                if outcome.status != 0 {
-                    return (outcome.status, false);
+                let status = fwup::update(session, input).await;
+                if status != 0 {
+                    return (status, reboots);
                 }
             }
         }
