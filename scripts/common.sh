@@ -44,7 +44,8 @@ debian_mirror() {
     [ -z "${DEBIAN_MIRROR:-}" ] || { echo "$DEBIAN_MIRROR"; return; }
     # shellcheck disable=SC2016 # apt's own words
     apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 2>/dev/null |
-        awk '$1 " " $2 == "Debian Debian" { print $3; exit }' | grep . || echo http://deb.debian.org/debian
+        awk '$1 " " $2 == "Debian Debian" { print $3; exit }' | grep . ||
+        die "this machine's apt knows no Debian mirror: set DEBIAN_MIRROR to one"
 }
 
 # apt_state ARCHITECTURE SUITE: prints the apt configuration of a state for these two. One state each, so that
