@@ -37,8 +37,10 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Reads a file that must not be longer than `limit`. What lies there instead of a file, such as a pipe or a
-/// terminal, holds nobody up for more than [`PATIENCE`]: a daemon must start whatever it finds.
+/// Reads a whole file, unless it is longer than `limit` bytes.
+///
+/// What lies there instead of a file, such as a pipe or a terminal, holds nobody up for more than [`PATIENCE`]:
+/// a daemon must start whatever it finds.
 pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let file = OpenOptions::new()
         .read(true)
