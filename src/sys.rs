@@ -158,24 +158,6 @@ pub fn ubi_start_update(volume: &impl AsFd, length: i64) -> io::Result<()> {
     check(unsafe { libc::ioctl(volume.as_fd().as_raw_fd(), UBI_IOCVOLUP, &raw const length) }).map(drop)
 }
 
-/// Unmaps the program's code and constants, for a process whose start is over: it has run through most of the
-/// program once, and those pages count as ours for as long as they are mapped. What is needed again comes back
-/// from the page cache, 64 KiB around each access. Only a hint, so that there is no result.
-pub fn unmap_start_code() {
-    unsafe extern "C" {
-        // Both are defined by every linker: the program's first byte, and the end of its code.
-        static __executable_start: u8;
-        static etext: u8;
-    }
-    let start = (&raw const __executable_start).cast_mut();
-    // The page in which the code ends may hold something else behind it.
-    let end = (&raw const etext).addr() & !0xffff;
-    let length = end.saturating_sub(start.addr());
-    // SAFETY: all of the range is mapped from the program's file and never written (code and constants have no
-    // relocations), so the kernel finds the same bytes there again.
-    unsafe { libc::madvise(start.cast(), length, libc::MADV_DONTNEED) };
-}
-
 /// linux/fs.h: `_IO(0x12, 119)`
 const BLKDISCARD: libc::Ioctl = libc::_IO(0x12, 119);
 /// mtd/ubi-user.h: `_IOW('O', 0, __s64)`

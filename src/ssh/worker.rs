@@ -112,7 +112,6 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
         loops.spawn(make_slow_keys(Arc::clone(&server), pending));
     }
     tell("READY=1");
-    sys::unmap_start_code();
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

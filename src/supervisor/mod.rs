@@ -223,7 +223,6 @@ impl Supervisor {
             worker.ready |= message.ready;
             if message.ready && !self.told_ready {
                 self.told_ready = true;
-                sys::unmap_start_code();
                 // Under systemd with Type=notify the unit is up when somebody can log in.
                 if let Err(error) = systemd::notify("READY=1") {
                     warn!(%error, "cannot tell the service manager that we are ready");
