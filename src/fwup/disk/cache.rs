@@ -1,7 +1,8 @@
 //! The segment cache: all reads and writes of the destination go through it.
 //!
 //! What is only in the cache can still be thrown away: on an error the medium keeps what it had. Segments
-//! leave in the order in which they were last used, so the switch to a new firmware goes last.
+//! leave in the order in which they were last used, so the switch to a new firmware goes last. Copies of an
+//! environment stay until then, and are never under way together: a power cut may damage what is.
 
 use std::io;
 use std::ops::Range;
@@ -33,6 +34,8 @@ struct Segment {
     dirty: BlockSet,
     /// All its writes were of bulk data.
     streamed: bool,
+    /// Leaves with the flush only.
+    kept: bool,
     used: u64,
 }
 
@@ -84,6 +87,16 @@ impl Cache {
         Ok(())
     }
 
+    /// Keeps the segments of a range until the flush: they hold one of two copies, of which one must be whole on
+    /// the medium at any moment.
+    pub fn keep(&mut self, block: u64, count: u64) -> Result<(), DiskError> {
+        for (index, ..) in pieces(block, count as usize * BLOCK) {
+            let at = self.segment(index)?;
+            self.segments[at].kept = true;
+        }
+        Ok(())
+    }
+
     /// Declares the content of whole segments inside a range irrelevant. The error of telling the device
     /// is handed back beside the result: it stops nothing.
     pub fn trim(&mut self, block: u64, count: u64) -> Result<Option<io::Error>, DiskError> {
@@ -99,16 +112,16 @@ impl Cache {
         Ok(self.writer.medium().discard(first, end - first).err())
     }
 
-    /// Writes out everything and waits until it is on the medium. The segment that was used last goes
-    /// when all others are there: it may hold the switch to what they hold.
+    /// Writes out everything and waits until it is on the medium. The two segments that were used last go one
+    /// after the other when all others are there: they may hold the switch to what these hold, twice.
     pub fn flush(&mut self) -> Result<(), DiskError> {
         let mut dirty: Vec<usize> =
             (0..self.segments.len()).filter(|&at| !self.segments[at].dirty.is_empty()).collect();
         dirty.sort_by_key(|&at| self.segments[at].used);
-        let last = dirty.len().checked_sub(1).filter(|&last| last > 0);
+        let alone = dirty.len().saturating_sub(2).max(1);
         for (number, at) in dirty.into_iter().enumerate() {
             self.complete(at)?;
-            if Some(number) == last {
+            if number >= alone {
                 self.writer.wait_idle()?;
                 self.writer.medium().sync()?;
             }
@@ -152,13 +165,13 @@ impl Cache {
         self.writer.medium().segment_length(index)?;
         let fresh = |buffer| {
             let (valid, dirty) = (BlockSet::default(), BlockSet::default());
-            Segment { index, buffer, valid, dirty, streamed: false, used }
+            Segment { index, buffer, valid, dirty, streamed: false, kept: false, used }
         };
         if self.segments.len() < self.capacity {
             self.segments.push(fresh(Arc::new(Buffer::new())));
             return Ok(self.segments.len() - 1);
         }
-        let oldest = self.segments.iter().enumerate().min_by_key(|(_, segment)| segment.used);
+        let oldest = self.segments.iter().enumerate().min_by_key(|(_, segment)| (segment.kept, segment.used));
         let at = oldest.map(|(at, _)| at).unwrap_or(0);
         if !self.segments[at].dirty.is_empty() {
             self.complete(at)?;
