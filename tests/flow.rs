@@ -128,7 +128,7 @@ fn a_stalled_channel_does_not_hold_up_its_sibling() {
 fn questions_of_the_client_are_answered_while_its_input_waits() {
     let device = Device::start("", "");
     let ssh = device.ssh_line(&["-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2"]);
-    let output = shell(&format!("head -c 32M /dev/zero | {ssh} 'sleep 7; wc -c'"));
+    let output = shell(&format!("head -c 32M /dev/zero | {ssh} 'sleep 5; wc -c'"));
     assert_eq!(text(&output.stdout).trim(), (32 << 20).to_string(), "{}", text(&output.stderr));
 }
 
@@ -160,13 +160,18 @@ fn a_full_spool_stops_the_client_and_nothing_is_lost() {
     let before = peak_kib(&device);
     let ssh = device.ssh_line(&[]);
     let size = 80 << 20;
-    let output = shell(&format!("head -c {size} /dev/zero | {ssh} 'sleep 3; wc -c'"));
-    assert_eq!(text(&output.stdout).trim(), size.to_string());
+    let slow = format!("head -c {size} /dev/zero | {ssh} 'sleep 3; wc -c'");
+    // 64 MiB on disk, a window and the pipes are not enough for this one.
+    let late = format!("head -c 100M /dev/zero | {ssh} cat | (sleep 16; cat > /dev/null)");
+    let (slow, late) = std::thread::scope(|scope| {
+        let slow = scope.spawn(|| shell(&slow));
+        let late = shell(&late);
+        (slow.join().unwrap(), late)
+    });
+    assert_eq!(text(&slow.stdout).trim(), size.to_string());
+    assert!(text(&late.stderr).contains("myelin: ended"), "{late:?}");
     let growth = peak_kib(&device) - before;
     assert!(growth < GROWTH_KIB, "the worker grew by {growth} KiB");
-    // 64 MiB on disk, a window and the pipes are not enough for this one.
-    let output = shell(&format!("head -c 100M /dev/zero | {ssh} cat | (sleep 16; cat > /dev/null)"));
-    assert!(text(&output.stderr).contains("myelin: ended"), "{output:?}");
     device.assert_reachable();
     wait_at_most(Duration::from_secs(5), "the spool is given back", &mut || {
         let worker = device.worker();

@@ -293,9 +293,8 @@ fn an_update_ends_with_the_daemon() {
 fn a_sender_that_pauses_too_long_is_given_up() {
     let board = Board::start("update_idle_timeout = \"1s\"");
     let began = Instant::now();
-    let client = board.begin_push(&board.v2, board.v2.archive.len() / 2);
+    let mut client = board.send_part(&board.v2, board.v2.archive.len() / 2);
     // Its stdin stays open: only the device can end this.
-    let mut client = client;
     let stdin = client.stdin.take();
     let output = client.wait_with_output().unwrap();
     assert_refused(&output, 1, "Error: no data for 1 s: update abandoned");
@@ -374,10 +373,19 @@ fn the_success_action_runs_once_after_the_client_has_its_status() {
 
 #[test]
 fn the_client_has_its_status_before_the_daemon_dies() {
+    // 25 times, on several devices, as most of it is waiting.
+    std::thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(|| push_and_die(5));
+        }
+    });
+}
+
+fn push_and_die(rounds: usize) {
     let mut board = Board::start("success_action = [\"sh\", \"{folder}/action\"]");
     let pid = board.device.path("pid");
     fs::write(board.device.path("action"), format!("kill -9 $(cat {})", pid.display())).unwrap();
-    for round in 0..25 {
+    for round in 0..rounds {
         fs::write(&pid, board.device.daemon.id().to_string()).unwrap();
         let worker = format!("/proc/{}", board.device.worker());
         let output = board.push(if round % 2 == 0 { &board.v2 } else { &board.v1 });

@@ -117,6 +117,8 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reload(&server),
+            // A worker that says it lives but accepts no more would never be replaced.
+            Some(ended) = loops.join_next() => ended.map_err(io::Error::other)?,
         }
     }
     tell("STOPPING=1");
