@@ -2,7 +2,7 @@
 //!
 //! What is only in the cache can still be thrown away: on an error the medium keeps what it had. Segments
 //! leave in the order in which they were last used, so the switch to a new firmware goes last. Copies of an
-//! environment stay until then, and are never under way together: a power cut may damage what is.
+//! environment are never under way together: a power cut may damage what is.
 
 use std::io;
 use std::ops::Range;
@@ -34,7 +34,7 @@ struct Segment {
     dirty: BlockSet,
     /// All its writes were of bulk data.
     streamed: bool,
-    /// Leaves with the flush only.
+    /// Leaves alone, see `keep`.
     kept: bool,
     used: u64,
 }
@@ -81,14 +81,15 @@ impl Cache {
             segment.valid.insert(blocks.clone());
             segment.dirty.insert(blocks);
             if segment.streamed && segment.dirty.contains_all(0..length / BLOCK) {
+                self.settle_kept()?;
                 self.hand_over(at)?;
             }
         }
         Ok(())
     }
 
-    /// Keeps the segments of a range until the flush: they hold one of two copies, of which one must be whole on
-    /// the medium at any moment.
+    /// Keeps the segments of a range apart from others: they hold one of two copies, of which one must be whole
+    /// on the medium at any moment.
     pub fn keep(&mut self, block: u64, count: u64) -> Result<(), DiskError> {
         for (index, ..) in pieces(block, count as usize * BLOCK) {
             let at = self.segment(index)?;
@@ -174,12 +175,29 @@ impl Cache {
         let oldest = self.segments.iter().enumerate().min_by_key(|(_, segment)| (segment.kept, segment.used));
         let at = oldest.map(|(at, _)| at).unwrap_or(0);
         if !self.segments[at].dirty.is_empty() {
+            self.settle_kept()?;
             self.complete(at)?;
             self.hand_over(at)?;
         }
         let buffer = Arc::clone(&self.segments[at].buffer);
         self.segments[at] = fresh(buffer);
         Ok(at)
+    }
+
+    /// Writes the kept segments out, one after the other. Done before bulk data goes to the medium: a task that
+    /// says in the environment that a slot is no good any more wants that known before the slot is overwritten.
+    fn settle_kept(&mut self) -> Result<(), DiskError> {
+        let dirty = |segment: &Segment| segment.kept && !segment.dirty.is_empty();
+        while let Some(at) = (0..self.segments.len())
+            .filter(|&at| dirty(&self.segments[at]))
+            .min_by_key(|&at| self.segments[at].used)
+        {
+            self.complete(at)?;
+            self.hand_over(at)?;
+            self.writer.wait_idle()?;
+            self.writer.medium().sync()?;
+        }
+        Ok(())
     }
 
     /// Makes all blocks of a segment valid, reading those that are not.
