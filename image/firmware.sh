@@ -20,9 +20,10 @@ cp -r "$BOARD/common" "$BOARD/qemu_aarch64" "$board/"
 sed -i 's|^file-resource Image {|file-resource initrd.img { host-path = "${IMAGES}/initrd.img" }\n&|
     s|^ *on-resource Image .*|&\non-resource initrd.img { fat_write(${BOOT}, "initrd.img") }|' "$board"/qemu_aarch64/*.conf
 # shellcheck disable=SC2016 # U-Boot's own
-sed -i 's|^ *booti 0x42000000 - 0x40000000|    if load virtio 0:${bootpart} 0x48000000 initrd.img; then
-      booti 0x42000000 0x48000000:${filesize} 0x40000000
-    fi|' "$board/qemu_aarch64/boot.cmd"
+sed -i '/^ *booti 0x42000000 - 0x40000000$/ c\
+    if load virtio 0:${bootpart} 0x48000000 initrd.img; then\
+      booti 0x42000000 0x48000000:${filesize} 0x40000000\
+    fi' "$board/qemu_aarch64/boot.cmd"
 grep -q initrd.img "$board/qemu_aarch64/boot.cmd" || die "the boot script does not start kernels as it did"
 
 export IMAGES="$board/images"

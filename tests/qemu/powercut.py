@@ -102,7 +102,7 @@ class Replay:
                 self.commit(pending[-1:])
             self.disk.top = on_top(pending)
             self.look(count, "all written")
-            for sample in range(self.samples if pending else 0):
+            for sample in range(self.losses(pending)):
                 self.disk.top = on_top(pending, self.random)
                 self.look(count, f"loss {sample}")
         self.disk.top = {}
@@ -116,6 +116,12 @@ class Replay:
         self.disk.path.unlink()
         assert not self.bad, f"{len(self.bad)} states are bad, such as: " + "; ".join(self.bad[:5])
         return states
+
+    def losses(self, pending):
+        """How many samples: more while an environment is under way, where a loss does most harm."""
+        if any(entry.sector < LAYOUT["COMMON"] for entry in pending):
+            return 8 * self.samples
+        return self.samples if pending else 0
 
     def commit(self, written):
         for entry in written:
@@ -197,13 +203,15 @@ class Judge:
         if status["problem"] or slot not in ("a", "b"):
             raise Bad(f"no slot table: {status}")
         trial = status["slots"][slot]["validated"] is not True
-        for used in "ab" if trial else slot:
-            self.slot_is_complete(used, status["slots"][used]["version"])
+        for used in "ab":
+            # What comes next, what a trial goes back to, and what `myelin firmware revert` would go to.
+            if trial or used == slot or status["slots"][used]["validated"]:
+                self.slot_is_complete(used, status["slots"][used]["version"])
         version, installed = status["slots"][slot]["version"], self.record.versions
         known = [what[1] for what in promised if what[0] == "installed"]
         if known and installed.index(version) < installed.index(known[-1]):
             raise Bad(f"{known[-1]} was installed, and {version} comes next")
-        if promised and promised[-1] == ["validated", version] and trial:
+        if trial and (version == "1.0.0" or ["validated", version] in promised):
             raise Bad(f"{version} was validated and is on trial again")
         data = self.once(("data", *self.stamp("DATA")), self.data)
         self.promised_data(data, promised)
@@ -257,7 +265,7 @@ class Judge:
             if repaired.returncode <= 2:
                 break
         else:
-            raise Bad(f"/data cannot be repaired: {repaired.stdout.decode()}")
+            raise Bad(f"/data cannot be repaired: {repaired.stdout.decode().splitlines()[-1:]}")
         return tuple(subprocess.run(["debugfs", "-R", f"cat {path}", image], stdout=subprocess.PIPE,
                                     stderr=subprocess.DEVNULL, check=True).stdout.decode("utf-8", "replace")
                      for path in (HOST_KEY, ADDED_KEYS))
