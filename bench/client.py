@@ -6,6 +6,10 @@ import time
 from servers import USER
 
 
+# A push or a login that takes longer has hung.
+LIMIT = 300
+
+
 class Client:
     def __init__(self, key):
         self.key = key
@@ -33,7 +37,7 @@ class Client:
         words = [*self.words(server, cipher=cipher), *before, f"{USER.pw_name}@127.0.0.1", *after]
         with open(file, "rb") as source:
             began = time.monotonic()
-            done = subprocess.run(words, stdin=source, capture_output=True)
+            done = subprocess.run(words, stdin=source, capture_output=True, timeout=LIMIT)
             took = time.monotonic() - began
         if done.returncode != 0:
             raise SystemExit(f"push into {server.name} failed with {done.returncode}: {done.stderr!r} {done.stdout!r}")
@@ -43,7 +47,7 @@ class Client:
         """Logs in and runs a command that does nothing; gives the seconds it took."""
         words = [*self.words(server, kex=kex), f"{USER.pw_name}@127.0.0.1", "true"]
         began = time.monotonic()
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT)
         took = time.monotonic() - began
         if done.returncode != 0:
             raise SystemExit(f"login at {server.name} failed with {done.returncode}: {done.stderr!r}")

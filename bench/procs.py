@@ -104,10 +104,10 @@ class PeakMemory:
         self.thread.join()
 
 
-def settle(root, names, limit=5.0):
-    """Waits until nothing but the idle server is left: as many processes as `names`."""
+def settle(root, processes, limit=5.0):
+    """Waits until nothing but the idle server is left, which has so many processes."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
-        if len(tree(root)) <= names:
+        if len(tree(root)) <= processes:
             return
         time.sleep(0.01)

@@ -204,8 +204,7 @@ of all its processes, with the sink.
 ## Latency
 
 {latency(results)}
-With the key missing, OpenSSH's figure is `ssh-keygen` and then sshd; dropbear makes its key only after the banner,
-for its first client.
+With the key missing, the figures of OpenSSH and dropbear are those of their key program and then the server.
 
 ## Memory
 

@@ -249,7 +249,9 @@ class Dropbear(Server):
         return ["/usr/sbin/dropbear", *map(str, arguments)]
 
     def command_without_host_key(self):
-        return [*self.command(), "-R"]
+        # Its own -R writes to /etc only.
+        make = f"dropbearkey -t ed25519 -f '{self.host_key}'"
+        return ["/bin/sh", "-c", f"{make} && exec {' '.join(self.command())}"]
 
     def push_words(self):
         # No subsystems but sftp: the sink is a command.

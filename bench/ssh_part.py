@@ -112,9 +112,6 @@ def starts(servers, client, count, say):
             server.forget_host_key()
             began = server.start(server.command_without_host_key())
             without_key[server.name].append(server.first_banner() - began)
-            if server.name == "dropbear":
-                # It makes the key for the first client, after the banner; a login has it made for the next round.
-                client.login(server)
             server.stop()
     say(f"start: {count} rounds")
     return {"banner": banner, "without key": without_key, "login": login}

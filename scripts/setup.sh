@@ -3,7 +3,7 @@
 # there already. Says what it installs.
 set -eu
 
-# A command that shows whether it is there, and the package that brings it.
+# A command or file that shows whether it is there, and the package that brings it.
 needed='
 ssh openssh-client
 ssh-keyscan openssh-client
@@ -26,13 +26,14 @@ pgrep procps
 unshare util-linux
 prlimit util-linux
 git git
+/etc/ssl/certs/ca-certificates.crt ca-certificates
 '
 
 # The oldest Rust that builds this (Cargo.toml, rust-version).
 oldest_rust=89
 
 has() {
-    command -v "$1" > /dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]
+    [ -e "$1" ] || command -v "$1" > /dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]
 }
 
 missing=''

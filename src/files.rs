@@ -6,11 +6,13 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use thiserror::Error;
 
 /// Replaces a file: after a power cut at any moment it is the old one or the new one.
@@ -27,14 +29,51 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
 }
 
 /// Reads a whole file, unless it is longer than `limit` bytes.
+///
+/// What lies there instead of a file, such as a pipe or a terminal, holds nobody up for more than [`PATIENCE`]:
+/// a daemon must start whatever it finds.
 pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
-    let file = File::open(path).map_err(FileError::of("open", path))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(FileError::of("open", path))?;
     let mut bytes = Vec::new();
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(FileError::of("read", path))?;
+    Patient { file, until: Instant::now() + PATIENCE }
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(FileError::of("read", path))?;
     if bytes.len() as u64 > limit {
         return Err(FileError::TooLong { path: path.into(), limit });
     }
     Ok(bytes)
+}
+
+/// How long a pipe or a terminal may take to say what it has to say.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Waits for what is not there yet, but not for ever.
+struct Patient {
+    file: File,
+    until: Instant,
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.file.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = self.until.saturating_duration_since(Instant::now());
+                    let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+                    let mut ready = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+                    if poll(&mut ready, left)? == 0 {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
 }
 
 /// Makes a folder with exactly this mode, and its parents (0755), where they are missing.
@@ -210,6 +249,19 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read_limited(&path, 100).unwrap(), b"", "nobody writes");
+        let mut writer = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        writer.write_all(b"some").unwrap();
+        let began = Instant::now();
+        assert!(matches!(read_limited(&path, 100), Err(FileError::Io { .. })), "a writer that does not end");
+        assert!(began.elapsed() < PATIENCE * 5);
     }
 
     #[test]

@@ -52,24 +52,43 @@ fn output_that_is_read_late_does_not_stop_the_input() {
     assert!(growth < GROWTH_KIB, "the worker grew by {growth} KiB");
 }
 
-#[test]
-fn nothing_is_left_of_a_stalled_client_that_was_killed() {
-    let device = Device::start("", "");
-    device.assert_reachable();
+/// Kills a client that has more to send than `command` takes, and waits until nothing of it is left.
+fn kill_a_stalled_client(device: &Device, command: &str) {
     let worker = device.worker();
     let quiet = || descendants(worker).is_empty();
     wait_until("the worker is idle", quiet);
     let before = descriptors(worker);
     let file = device.path("big");
     fs::write(&file, random_bytes(20 << 20, 4)).unwrap();
-    let mut client =
-        device.ssh().arg("cat").stdin(fs::File::open(&file).unwrap()).stdout(Stdio::piped()).spawn().unwrap();
-    wait_until("it is stalled", || descendants(worker).iter().any(|(_, line)| line == "cat"));
+    let mut client = device
+        .ssh()
+        .arg(command)
+        .stdin(fs::File::open(&file).unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("it runs", || descendants(worker).iter().any(|(_, line)| line.ends_with(command)));
     sleep(Duration::from_secs(1));
     client.kill().unwrap();
     client.wait().unwrap();
     wait_at_most(Duration::from_secs(8), "its program is gone", &mut { quiet });
     wait_at_most(Duration::from_secs(8), "its descriptors are closed", &mut || descriptors(worker) <= before);
+}
+
+#[test]
+fn nothing_is_left_of_a_stalled_client_that_was_killed() {
+    let device = Device::start("", "");
+    device.assert_reachable();
+    kill_a_stalled_client(&device, "cat");
+    kill_a_stalled_client(&device, "sleep 51");
+}
+
+#[test]
+fn nor_of_one_that_the_device_does_not_read_from_any_more() {
+    // Without a disk the connection itself waits: its end is seen although nobody reads from it.
+    let device = Device::start("spool_dir = \"/proc/version/spool\"", "");
+    device.assert_reachable();
+    kill_a_stalled_client(&device, "sleep 52");
 }
 
 #[test]
@@ -109,7 +128,7 @@ fn a_stalled_channel_does_not_hold_up_its_sibling() {
 fn questions_of_the_client_are_answered_while_its_input_waits() {
     let device = Device::start("", "");
     let ssh = device.ssh_line(&["-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2"]);
-    let output = shell(&format!("head -c 32M /dev/zero | {ssh} 'sleep 7; wc -c'"));
+    let output = shell(&format!("head -c 32M /dev/zero | {ssh} 'sleep 5; wc -c'"));
     assert_eq!(text(&output.stdout).trim(), (32 << 20).to_string(), "{}", text(&output.stderr));
 }
 
@@ -141,13 +160,18 @@ fn a_full_spool_stops_the_client_and_nothing_is_lost() {
     let before = peak_kib(&device);
     let ssh = device.ssh_line(&[]);
     let size = 80 << 20;
-    let output = shell(&format!("head -c {size} /dev/zero | {ssh} 'sleep 3; wc -c'"));
-    assert_eq!(text(&output.stdout).trim(), size.to_string());
+    let slow = format!("head -c {size} /dev/zero | {ssh} 'sleep 3; wc -c'");
+    // 64 MiB on disk, a window and the pipes are not enough for this one.
+    let late = format!("head -c 100M /dev/zero | {ssh} cat | (sleep 16; cat > /dev/null)");
+    let (slow, late) = std::thread::scope(|scope| {
+        let slow = scope.spawn(|| shell(&slow));
+        let late = shell(&late);
+        (slow.join().unwrap(), late)
+    });
+    assert_eq!(text(&slow.stdout).trim(), size.to_string());
+    assert!(text(&late.stderr).contains("myelin: ended"), "{late:?}");
     let growth = peak_kib(&device) - before;
     assert!(growth < GROWTH_KIB, "the worker grew by {growth} KiB");
-    // 64 MiB on disk, a window and the pipes are not enough for this one.
-    let output = shell(&format!("head -c 100M /dev/zero | {ssh} cat | (sleep 16; cat > /dev/null)"));
-    assert!(text(&output.stderr).contains("myelin: ended"), "{output:?}");
     device.assert_reachable();
     wait_at_most(Duration::from_secs(5), "the spool is given back", &mut || {
         let worker = device.worker();

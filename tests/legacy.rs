@@ -160,12 +160,13 @@ fn anything_else_is_an_invalid_command() {
     // One that is too long is not waited for.
     let mut command = client(&device, port, &["-s"]);
     let mut client = command.arg(SUBSYSTEM).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdin = client.stdin.take().unwrap();
+    let (mut stdin, began) = (client.stdin.take().unwrap(), Instant::now());
     stdin.write_all("reboot,".repeat(150).as_bytes()).unwrap();
     let mut said = String::new();
     client.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(said, "nerves_firmware_ssh: error invalid_command\n");
     assert_eq!(client.wait().unwrap().code(), Some(1));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     drop(stdin);
     assert_eq!((sizes(&device).as_str(), actions(&device)), ("", 0));
 }

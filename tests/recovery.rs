@@ -185,6 +185,8 @@ fn a_reload_keeps_sessions_and_takes_new_keys() {
     assert!(login(&device, "new") && !login(&device, "key"));
 }
 
+// Release builds have nothing that panics when asked to.
+#[cfg(debug_assertions)]
 #[test]
 fn a_panic_ends_its_connection_only() {
     let device = Device::start("", "");
@@ -430,6 +432,19 @@ fn bad_lines_between_good_keys_are_passed_over_and_named() {
     assert!(!log.contains("notbase64"), "their content is not shown");
     device.assert_reachable();
     assert_eq!(device.log().matches("key refused").count(), 5, "once each");
+}
+
+#[test]
+fn what_stands_in_the_place_of_the_keys_file_keeps_nobody_out() {
+    let device = Device::start("", "");
+    let file = device.path("state/ssh/authorized_keys");
+    let makers: [&[&str]; 3] = [&["mkfifo"], &["mkdir"], &["ln", "-s", "/dev/zero"]];
+    for maker in makers {
+        assert!(Command::new(maker[0]).args(&maker[1..]).arg(&file).status().unwrap().success());
+        assert_login_soon(&device);
+        assert!(device.log().contains("authorized_keys: cannot be read"), "{maker:?}: {}", device.log());
+        assert!(Command::new("rm").arg("-r").arg(&file).status().unwrap().success());
+    }
 }
 
 /// Starts a device whose host key folder was prepared, asserts that it can be reached, and gives its log.

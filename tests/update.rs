@@ -223,10 +223,13 @@ fn of_two_updates_at_once_the_second_is_refused_and_the_first_unharmed() {
     let board = Board::start("");
     let half = board.v2.archive.len() / 2;
     let mut first = board.begin_push(&board.v2, half);
-    wait_until("its progress is told", || board.status()["update"]["bytes"] == json!(half));
-    let update = board.status()["update"].clone();
-    assert_eq!(update["holder"], json!("ssh 127.0.0.1"));
-    assert!((1..100).contains(&update["percent"].as_u64().unwrap()), "{update}");
+    wait_until("its progress is told", || {
+        let update = &board.status()["update"];
+        let percent = update["percent"].as_u64().unwrap_or(0);
+        update["bytes"] == json!(half)
+            && update["holder"] == json!("ssh 127.0.0.1")
+            && (1..100).contains(&percent)
+    });
     let began = Instant::now();
     let second = board.push(&board.v2);
     assert_refused(&second, 75, "Error: update in progress (ssh 127.0.0.1, ");
@@ -240,13 +243,14 @@ fn of_two_updates_at_once_the_second_is_refused_and_the_first_unharmed() {
 #[test]
 fn a_client_that_vanishes_leaves_nothing_running() {
     let board = Board::start("success_action = [\"touch\", \"{folder}/acted\"]");
-    let mut client = board.begin_push(&board.v2, board.v2.archive.len() / 2);
+    let half = board.v2.archive.len() / 2;
+    let mut client = board.begin_push(&board.v2, half);
+    wait_until("half has arrived", || board.status()["update"]["bytes"] == json!(half));
     client.kill().unwrap();
     client.wait().unwrap();
     wait_at_most(Duration::from_secs(5), "fwup is gone", &mut || !board.fwup_runs());
     wait_until("the lock is free", || board.status()["update"] == json!(null));
     board.assert_unharmed();
-    let half = board.v2.archive.len() / 2;
     board.device.wait_for_log("ssh.fwup");
     assert!(board.device.log().contains(&format!("bytes={half}")), "{}", board.device.log());
     sleep(Duration::from_secs(1));
@@ -289,9 +293,8 @@ fn an_update_ends_with_the_daemon() {
 fn a_sender_that_pauses_too_long_is_given_up() {
     let board = Board::start("update_idle_timeout = \"1s\"");
     let began = Instant::now();
-    let client = board.begin_push(&board.v2, board.v2.archive.len() / 2);
+    let mut client = board.send_part(&board.v2, board.v2.archive.len() / 2);
     // Its stdin stays open: only the device can end this.
-    let mut client = client;
     let stdin = client.stdin.take();
     let output = client.wait_with_output().unwrap();
     assert_refused(&output, 1, "Error: no data for 1 s: update abandoned");
@@ -370,15 +373,26 @@ fn the_success_action_runs_once_after_the_client_has_its_status() {
 
 #[test]
 fn the_client_has_its_status_before_the_daemon_dies() {
+    // 25 times, on several devices, as most of it is waiting.
+    std::thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(|| push_and_die(5));
+        }
+    });
+}
+
+fn push_and_die(rounds: usize) {
     let mut board = Board::start("success_action = [\"sh\", \"{folder}/action\"]");
     let pid = board.device.path("pid");
     fs::write(board.device.path("action"), format!("kill -9 $(cat {})", pid.display())).unwrap();
-    for round in 0..25 {
+    for round in 0..rounds {
         fs::write(&pid, board.device.daemon.id().to_string()).unwrap();
+        let worker = format!("/proc/{}", board.device.worker());
         let output = board.push(if round % 2 == 0 { &board.v2 } else { &board.v1 });
         assert_eq!(output.status.code(), Some(0), "round {round}: {output:?}");
         assert!(text(&output.stdout).contains("Success!"), "round {round}: {output:?}");
         board.device.daemon.wait().unwrap();
+        wait_until("its worker is gone too", || !Path::new(&worker).exists());
         fs::remove_dir_all(board.device.path("run")).unwrap();
         board.device.start_again();
     }

@@ -176,27 +176,14 @@ impl Update {
         };
         let mut last_words = Vec::new();
         let exit = {
-            let exited = Notify::new();
-            let ending = async {
-                let exit = process.end(if ended == Ended::Done { EXIT_LIMIT } else { GONE_LIMIT }).await;
-                exited.notify_one();
-                exit
-            };
-            let hearing = async {
-                let errors = async {
-                    if !errors_ended {
-                        errors.await;
-                    }
-                };
-                tokio::join!(talk.hear_out(&mut stdout, &mut last_words), errors);
-            };
-            let hearing = async {
-                tokio::select! {
-                    () = hearing => {}
-                    () = async { exited.notified().await; sleep(LINGER).await } => {}
+            let limit = if ended == Ended::Done { EXIT_LIMIT } else { GONE_LIMIT };
+            let errors = async {
+                if !errors_ended {
+                    errors.await;
                 }
             };
-            tokio::join!(ending, hearing).0
+            let hearing = async { tokio::join!(talk.hear_out(&mut stdout, &mut last_words), errors) };
+            see_out(&mut process, limit, hearing).await
         };
         // Success needs all of it: fwup's word, nothing after its word, and its exit status.
         let installed = talk.handshake() == Handshake::Ended(0) && exit.is_some_and(|exit| exit.success());
@@ -222,6 +209,23 @@ impl Update {
         }
         Outcome { status, bytes: talk.received(), last_line: talk.last_line() }
     }
+}
+
+/// Waits for fwup's end, or brings it about, and hears what it still says meanwhile.
+async fn see_out(process: &mut Process, limit: Duration, hearing: impl Future) -> Option<ExitStatus> {
+    let exited = Notify::new();
+    let ending = async {
+        let exit = process.end(limit).await;
+        exited.notify_one();
+        exit
+    };
+    let hearing = async {
+        tokio::select! {
+            _ = hearing => {}
+            () = async { exited.notified().await; sleep(LINGER).await } => {}
+        }
+    };
+    tokio::join!(ending, hearing).0
 }
 
 fn abandoned(why: &str, limit: Duration) -> Bytes {

@@ -100,8 +100,16 @@ impl Board {
         self.device.push(&firmware.archive)
     }
 
-    /// Begins to push and sends so many bytes. Close the stdin of what comes back to end the input.
+    /// Begins to push and sends so many bytes; fwup runs then. Close the stdin of what comes back to end the
+    /// input.
     pub fn begin_push(&self, firmware: &Firmware, bytes: usize) -> Child {
+        let client = self.send_part(firmware, bytes);
+        wait_until("the update has begun", || self.fwup_runs());
+        client
+    }
+
+    /// The same without a look at the device.
+    pub fn send_part(&self, firmware: &Firmware, bytes: usize) -> Child {
         let mut client = self
             .device
             .ssh_with(&["-s"])
@@ -112,7 +120,6 @@ impl Board {
             .spawn()
             .unwrap();
         client.stdin.as_mut().unwrap().write_all(&firmware.archive[..bytes]).unwrap();
-        wait_until("the update has begun", || self.fwup_runs());
         client
     }
 

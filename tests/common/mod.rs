@@ -107,11 +107,8 @@ impl Device {
     /// The same with more options, which stand before the host.
     pub fn ssh_with(&self, options: &[&str]) -> Command {
         let mut command = Command::new("ssh");
-        command
-            .args(self.ssh_options())
-            .args(["-p", &self.port.to_string()])
-            .args(options)
-            .arg("root@127.0.0.1");
+        // Of two values for one option, ssh takes the first.
+        command.args(options).args(self.ssh_options()).args(["-p", &self.port.to_string(), "root@127.0.0.1"]);
         command
     }
 
@@ -176,9 +173,15 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        if self.daemon.try_wait().is_ok_and(|ended| ended.is_none()) {
-            signal(self.daemon.id(), "TERM");
-            let _ = self.daemon.wait();
+        let began = Instant::now();
+        while self.daemon.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if began.elapsed() < Duration::from_millis(50) {
+                signal(self.daemon.id(), "TERM");
+            } else if began.elapsed() > PATIENCE {
+                // One that hangs must not hang its test.
+                let _ = self.daemon.kill();
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
         if std::thread::panicking() {
             eprintln!("--- the daemon's log ---\n{}", self.log());

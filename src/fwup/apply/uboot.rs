@@ -131,7 +131,8 @@ impl EnvironmentBlock {
         flags: u8,
     ) -> Result<(), UbootError> {
         let bytes = codec::encode(environment, layout, self.size(), flags).map_err(|e| self.failed(e))?;
-        Ok(cache.write_blocks(offset, &bytes, false)?)
+        cache.write_blocks(offset, &bytes, false)?;
+        Ok(cache.keep(offset, self.count)?)
     }
 
     fn size(&self) -> usize {

@@ -1,7 +1,8 @@
 //! The segment cache: all reads and writes of the destination go through it.
 //!
 //! What is only in the cache can still be thrown away: on an error the medium keeps what it had. Segments
-//! leave in the order in which they were last used, so the switch to a new firmware goes last.
+//! leave in the order in which they were last used, so the switch to a new firmware goes last. Copies of an
+//! environment are never under way together: a power cut may damage what is.
 
 use std::io;
 use std::ops::Range;
@@ -33,6 +34,8 @@ struct Segment {
     dirty: BlockSet,
     /// All its writes were of bulk data.
     streamed: bool,
+    /// Leaves alone, see `keep`.
+    kept: bool,
     used: u64,
 }
 
@@ -78,8 +81,19 @@ impl Cache {
             segment.valid.insert(blocks.clone());
             segment.dirty.insert(blocks);
             if segment.streamed && segment.dirty.contains_all(0..length / BLOCK) {
+                self.settle_kept()?;
                 self.hand_over(at)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Keeps the segments of a range apart from others: they hold one of two copies, of which one must be whole
+    /// on the medium at any moment.
+    pub fn keep(&mut self, block: u64, count: u64) -> Result<(), DiskError> {
+        for (index, ..) in pieces(block, count as usize * BLOCK) {
+            let at = self.segment(index)?;
+            self.segments[at].kept = true;
         }
         Ok(())
     }
@@ -99,16 +113,16 @@ impl Cache {
         Ok(self.writer.medium().discard(first, end - first).err())
     }
 
-    /// Writes out everything and waits until it is on the medium. The segment that was used last goes
-    /// when all others are there: it may hold the switch to what they hold.
+    /// Writes out everything and waits until it is on the medium. The two segments that were used last go one
+    /// after the other when all others are there: they may hold the switch to what these hold, twice.
     pub fn flush(&mut self) -> Result<(), DiskError> {
         let mut dirty: Vec<usize> =
             (0..self.segments.len()).filter(|&at| !self.segments[at].dirty.is_empty()).collect();
         dirty.sort_by_key(|&at| self.segments[at].used);
-        let last = dirty.len().checked_sub(1).filter(|&last| last > 0);
+        let alone = dirty.len().saturating_sub(2).max(1);
         for (number, at) in dirty.into_iter().enumerate() {
             self.complete(at)?;
-            if Some(number) == last {
+            if number >= alone {
                 self.writer.wait_idle()?;
                 self.writer.medium().sync()?;
             }
@@ -152,21 +166,38 @@ impl Cache {
         self.writer.medium().segment_length(index)?;
         let fresh = |buffer| {
             let (valid, dirty) = (BlockSet::default(), BlockSet::default());
-            Segment { index, buffer, valid, dirty, streamed: false, used }
+            Segment { index, buffer, valid, dirty, streamed: false, kept: false, used }
         };
         if self.segments.len() < self.capacity {
             self.segments.push(fresh(Arc::new(Buffer::new())));
             return Ok(self.segments.len() - 1);
         }
-        let oldest = self.segments.iter().enumerate().min_by_key(|(_, segment)| segment.used);
+        let oldest = self.segments.iter().enumerate().min_by_key(|(_, segment)| (segment.kept, segment.used));
         let at = oldest.map(|(at, _)| at).unwrap_or(0);
         if !self.segments[at].dirty.is_empty() {
+            self.settle_kept()?;
             self.complete(at)?;
             self.hand_over(at)?;
         }
         let buffer = Arc::clone(&self.segments[at].buffer);
         self.segments[at] = fresh(buffer);
         Ok(at)
+    }
+
+    /// Writes the kept segments out, one after the other. Done before bulk data goes to the medium: a task that
+    /// says in the environment that a slot is no good any more wants that known before the slot is overwritten.
+    fn settle_kept(&mut self) -> Result<(), DiskError> {
+        let dirty = |segment: &Segment| segment.kept && !segment.dirty.is_empty();
+        while let Some(at) = (0..self.segments.len())
+            .filter(|&at| dirty(&self.segments[at]))
+            .min_by_key(|&at| self.segments[at].used)
+        {
+            self.complete(at)?;
+            self.hand_over(at)?;
+            self.writer.wait_idle()?;
+            self.writer.medium().sync()?;
+        }
+        Ok(())
     }
 
     /// Makes all blocks of a segment valid, reading those that are not.

@@ -1,0 +1,92 @@
+"""What the tests install: the first disk, and updates of every kind, good and bad."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(TOP / "image"))
+from board import copy_disk, host_myelin  # noqa: E402
+
+FOLDER = Path(os.environ.get("QEMU_TEST_OUT", TOP / "target/qemu"))
+KEY = FOLDER / "key"
+NO_SSH = "#!/bin/sh\n# Myelin is not started: nobody can log in.\n"
+
+
+def prepare():
+    """The disk with 1.0.0 in slot a, and the key that opens it."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    make_key("key")
+    run("build.sh", "1.0.0")
+
+
+def make_key(name):
+    path = FOLDER / name
+    if not path.exists():
+        subprocess.check_call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path])
+    return path
+
+
+def disk(name):
+    """A new copy of that disk."""
+    path = FOLDER / f"{name}.img"
+    copy_disk(FOLDER / "disk.img", path)
+    Path(f"{path}.known_hosts").unlink(missing_ok=True)
+    return path
+
+
+def good(version):
+    return firmware(version)
+
+
+def root_of_another():
+    """For firmware whose root file system is never reached: saves the making of one."""
+    return FOLDER / "rootfs-1.0.0.squashfs"
+
+
+def bad_kernel(version):
+    """U-Boot refuses to start its kernel."""
+    path = FOLDER / "bad-kernel"
+    path.write_bytes(bytes(1 << 20))
+    return firmware(version, KERNEL=path, ROOTFS=root_of_another())
+
+
+def panics(version):
+    """The kernel starts and panics, for its initramfs is empty and it finds no root file system."""
+    path = FOLDER / "empty.initrd"
+    with path.open("wb") as archive:
+        subprocess.run("cpio -o --quiet -H newc < /dev/null | gzip", shell=True, stdout=archive, check=True)
+    return firmware(version, INITRAMFS=path, ROOTFS=root_of_another())
+
+
+def mute(version):
+    """Comes up, but nobody can log in."""
+    script = FOLDER / "mute/etc/init.d/S50myelin"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(NO_SSH)
+    script.chmod(0o755)
+    return firmware(version, EXTRA=FOLDER / "mute")
+
+
+def other_platform(version):
+    """For some other board, and the same otherwise."""
+    return firmware(version, PLATFORM="toaster", ROOTFS=root_of_another())
+
+
+def firmware(version, **settings):
+    """Made once in a run."""
+    path = FOLDER / f"myelin-{version}.fw"
+    if path not in made:
+        run("firmware.sh", version, path, **settings)
+        made.add(path)
+    return path
+
+
+made = set()
+
+
+def run(script, *arguments, **settings):
+    environment = os.environ | {"IMAGE_OUT": str(FOLDER), "AUTHORIZED_KEYS": f"{KEY}.pub", "MYELIN": host_myelin()}
+    environment |= {name: str(value) for name, value in settings.items()}
+    subprocess.run([TOP / "image" / script, *arguments], env=environment, check=True)

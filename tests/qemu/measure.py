@@ -1,0 +1,44 @@
+"""What Myelin costs a board: time at the start, memory, bytes in the image. Times are those of the emulation."""
+
+import statistics
+import time
+
+import firmware
+from board import Board
+
+MEMORY = r"""for p in $(pidof myelin); do
+    awk -v name="$(tr '\0' ' ' < /proc/$p/cmdline)" '/^Pss:/ { pss = $2 } /^Private_Dirty:/ { dirty = $2 } /^Rss:/ { rss = $2 }
+        END { print pss, dirty, rss, name }' /proc/$p/smaps_rollup
+done"""
+
+
+
+def run(rounds=3):
+    board = Board(firmware.disk("measure"), firmware.FOLDER, firmware.KEY)
+    ups, logins = [], []
+    for _ in range(rounds):
+        with board:
+            at, match = board.wait(r"board: up.* after (\S+) s")
+            board.ssh("true")
+            ups.append(at)
+            logins.append(time.monotonic() - board.start)
+            kernel = float(match[1])
+    print(f"  power-on to user space {statistics.median(ups):.2f} s, of which kernel and user space {kernel} s; "
+          f"to the first login {statistics.median(logins):.2f} s")
+    with board:
+        board.up()
+        print("  " + board.ssh("dmesg | grep -i myelin | head -20").replace("\n", "\n  "))
+        for _ in range(10):
+            board.ssh("true")
+        lines = board.ssh(MEMORY).strip().splitlines()
+        print("  PSS, private dirty, RSS in KiB:")
+        for line in lines:
+            print("    " + line)
+        print(f"  all processes: {sum(int(line.split()[0]) for line in lines)} KiB PSS")
+    board.disk.unlink()
+    with_it, without = firmware.FOLDER / "rootfs-1.0.0.squashfs", firmware.FOLDER / "rootfs-without.squashfs"
+    empty = firmware.FOLDER / "empty"
+    empty.write_bytes(b"")
+    firmware.run("rootfs.sh", "without", without, MYELIN_TARGET=empty)
+    cost = with_it.stat().st_size - without.stat().st_size
+    print(f"  the root file system is {with_it.stat().st_size} bytes, {cost} of them for Myelin")
