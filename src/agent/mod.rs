@@ -83,6 +83,7 @@ async fn serve(config: Config) -> ExitCode {
 async fn prove(config: &Config, gates: &Gates) {
     let mut trial = Trial::begin(Instant::now());
     let mut event = Event::Time;
+    let mut told = String::new();
     loop {
         let (next, action) = trial.step(event, Instant::now());
         trial = next;
@@ -105,7 +106,10 @@ async fn prove(config: &Config, gates: &Gates) {
             Action::TryGates => match gates.all_open().await {
                 Ok(()) => Event::Open,
                 Err(reason) => {
-                    info!(reason, "the firmware has not proved itself yet");
+                    if reason != told {
+                        info!(reason, "the firmware has not proved itself yet");
+                        told = reason;
+                    }
                     Event::Closed
                 }
             },

@@ -168,7 +168,7 @@ impl Board {
         let worker = self.device.worker();
         signal(worker, "KILL");
         wait_until("there is another worker", || {
-            super::children(self.device.daemon.id()).first().is_some_and(|pid| *pid != worker)
+            super::ssh_worker(self.device.daemon.id()).is_some_and(|pid| pid != worker)
         });
         self.device.wait_until_it_answers();
     }

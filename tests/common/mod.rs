@@ -134,7 +134,7 @@ impl Device {
     pub fn worker(&self) -> u32 {
         let mut found = None;
         wait_until("a worker runs", || {
-            found = children(self.daemon.id()).first().copied();
+            found = ssh_worker(self.daemon.id());
             found.is_some()
         });
         found.unwrap()
@@ -255,6 +255,14 @@ pub fn text(bytes: &[u8]) -> String {
 
 pub fn signal(pid: u32, name: &str) {
     let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+}
+
+/// The ssh worker of a daemon, which may have another child for a moment.
+pub fn ssh_worker(daemon: u32) -> Option<u32> {
+    let is_worker = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"myelin: ssh"))
+    };
+    children(daemon).into_iter().find(is_worker)
 }
 
 pub fn children(pid: u32) -> Vec<u32> {
