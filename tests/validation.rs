@@ -369,8 +369,9 @@ fn a_factory_reset_keeps_the_keys_of_the_image_and_needs_one() {
 
     let (folder, public) = common::new_folder();
     let device = common::Device::start_wrapped(folder, &[], "", "", "");
-    assert!(device.myelin(&["keys", "add", &public]).status.success());
     device.wait_until_it_answers();
+    let added = device.myelin(&["keys", "add", &public]);
+    assert!(added.status.success(), "{added:?}");
     let output = device.myelin(&["firmware", "factory-reset"]);
     assert_fails(&output, 1, "no key of the image");
     device.assert_reachable();
