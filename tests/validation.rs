@@ -398,3 +398,24 @@ fn a_gate_without_what_it_needs_is_found_when_the_image_is_built() {
 fn text_of(output: Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
+
+/// As systemd's own unit runs it: no supervisor, no sockets, nobody to notify.
+#[test]
+fn the_agent_works_without_the_supervisor() {
+    let board = start_trial("[firmware.validation]\ngates = [\"manual\"]", TRIAL);
+    let start = || {
+        Command::new(env!("CARGO_BIN_EXE_myelin"))
+            .arg("--config")
+            .arg(board.device.config())
+            .args(["worker", "agent"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut told_to_end = start();
+    sleep(Duration::from_secs(1));
+    signal(told_to_end.id(), "TERM");
+    assert_eq!(told_to_end.wait().unwrap().code(), Some(143), "the trial is not over");
+    assert!(myelin(&board, "firmware validate").status.success());
+    assert_eq!(start().wait().unwrap().code(), Some(0));
+}

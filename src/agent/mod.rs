@@ -23,10 +23,12 @@ use crate::{logging, sys, systemd};
 const OOM_SCORE: &[u8] = b"-500";
 /// How long an update that runs is waited for in one attempt; there will be another.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// As a shell has it for a process that was told to end by SIGTERM.
+const TERMINATED: u8 = 128 + 15;
 /// Less than the supervisor gives us to end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// `myelin worker agent`. Exit status 0 when nothing is on trial (any more).
+/// `myelin worker agent`. Exit status 0 when nothing is on trial (any more), 143 when told to end before.
 pub fn main(source: &Source) -> ExitCode {
     sys::set_process_name(c"myelin: agent");
     drop(systemd::take_environment());
@@ -73,9 +75,9 @@ async fn serve(config: Config) -> ExitCode {
     tokio::select! {
         () = prove => ExitCode::SUCCESS,
         () = give_signs_of_life() => ExitCode::FAILURE,
-        // Told to end: somebody else decides what that means for the trial.
-        _ = terminate.recv() => ExitCode::FAILURE,
-        _ = interrupt.recv() => ExitCode::FAILURE,
+        // Not 0, for the trial is not over; systemd takes it as a clean end with SuccessExitStatus=143.
+        _ = terminate.recv() => ExitCode::from(TERMINATED),
+        _ = interrupt.recv() => ExitCode::from(TERMINATED),
     }
 }
 
