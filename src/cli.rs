@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{config, firmware, host, ssh, supervisor, sys};
+use crate::{agent, config, firmware, host, ssh, supervisor, sys};
 
 /// SSH, firmware updates and fleet access for custom embedded Linux images.
 #[derive(Parser)]
@@ -55,6 +55,8 @@ enum Command {
 enum Worker {
     /// The SSH server; expects its sockets by LISTEN_FDS (sd_listen_fds(3)).
     Ssh,
+    /// What needs no network of its own: it lets a new firmware prove itself.
+    Agent,
 }
 
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -66,6 +68,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match cli.command {
         Command::Daemon => supervisor::main(&source),
         Command::Worker(Worker::Ssh) => ssh::main(&source),
+        Command::Worker(Worker::Agent) => agent::main(&source),
         Command::Status(args) => ssh::status::main(&source, &args),
         Command::Firmware(command) => firmware::command::main(&source, command),
         Command::Keys(command) => ssh::keys::main(&source, command),

@@ -202,7 +202,7 @@ fn is_temporary(name: &OsStr) -> bool {
 }
 
 /// Makes a rename or removal in the folder of `path` last.
-fn sync_folder(path: &Path) -> Result<(), FileError> {
+pub fn sync_folder(path: &Path) -> Result<(), FileError> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

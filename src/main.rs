@@ -3,6 +3,7 @@
 
 #![warn(clippy::disallowed_methods)]
 
+mod agent;
 mod cli;
 mod config;
 mod files;

@@ -53,13 +53,13 @@ fn output_that_is_read_late_does_not_stop_the_input() {
 }
 
 /// Kills a client that has more to send than `command` takes, and waits until nothing of it is left.
-fn kill_a_stalled_client(device: &Device, command: &str) {
+fn kill_a_stalled_client(device: &Device, command: &str, length: usize) {
     let worker = device.worker();
     let quiet = || descendants(worker).is_empty();
     wait_until("the worker is idle", quiet);
     let before = descriptors(worker);
     let file = device.path("big");
-    fs::write(&file, random_bytes(20 << 20, 4)).unwrap();
+    fs::write(&file, random_bytes(length, 4)).unwrap();
     let mut client = device
         .ssh()
         .arg(command)
@@ -79,16 +79,17 @@ fn kill_a_stalled_client(device: &Device, command: &str) {
 fn nothing_is_left_of_a_stalled_client_that_was_killed() {
     let device = Device::start("", "");
     device.assert_reachable();
-    kill_a_stalled_client(&device, "cat");
-    kill_a_stalled_client(&device, "sleep 51");
+    kill_a_stalled_client(&device, "cat", 20 << 20);
+    kill_a_stalled_client(&device, "sleep 51", 20 << 20);
 }
 
 #[test]
 fn nor_of_one_that_the_device_does_not_read_from_any_more() {
-    // Without a disk the connection itself waits: its end is seen although nobody reads from it.
+    // Without a disk the connection itself waits: its end is seen although nobody reads from it. What the client
+    // sent has to fit into the socket's buffer behind what we hold, or its end cannot arrive.
     let device = Device::start("spool_dir = \"/proc/version/spool\"", "");
     device.assert_reachable();
-    kill_a_stalled_client(&device, "sleep 52");
+    kill_a_stalled_client(&device, "sleep 52", 1500 << 10);
 }
 
 #[test]

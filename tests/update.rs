@@ -335,7 +335,7 @@ fn the_pre_check_decides_before_anything_begins() {
     let output = board.push(&board.v2);
     assert_refused(&output, 1, "did not answer within 10 s");
     assert!((10..13).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
-    assert!(!is_running(&marker));
+    wait_until("its processes are gone", || !is_running(&marker));
 
     // One whose client goes does not wait for its end.
     let mut client =

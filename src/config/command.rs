@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{Config, Loaded, Place, Problem, Source, load, show};
+use super::{BootPartitionKeys, Config, Gate, Loaded, Place, Problem, Source, load, show};
 use crate::firmware::public_keys;
 use crate::ssh::authorized_keys::{self, KeyList};
 
@@ -89,6 +89,7 @@ fn key_problems(loaded: &Loaded, source: &Source) -> Vec<Problem> {
         let mut alone = config.clone();
         alone.ssh.authorized_keys = vec![line.clone()];
         alone.ssh.authorized_keys_file = vec![PathBuf::from("/dev/null/none")];
+        alone.ssh.boot_partition_keys = BootPartitionKeys::Disabled;
         let list = KeyList::collect(&alone);
         keys += list.keys.len();
         let refused = list.refused.into_iter().map(|refused| refused.reason.to_string());
@@ -100,7 +101,10 @@ fn key_problems(loaded: &Loaded, source: &Source) -> Vec<Problem> {
     keys += list.keys.len();
     for refused in list.refused {
         let place = match refused.source {
-            authorized_keys::Source::File { path, line } => Place { file: path.as_path().into(), line },
+            authorized_keys::Source::File { path, line }
+            | authorized_keys::Source::BootPartition { path, line } => {
+                Place { file: path.as_path().into(), line }
+            }
             authorized_keys::Source::Config => continue,
         };
         problems.push(problem(place, "", refused.reason.to_string()));
@@ -115,13 +119,23 @@ fn key_problems(loaded: &Loaded, source: &Source) -> Vec<Problem> {
     problems
 }
 
-fn firmware_problems(config: &Config, source: &Source) -> Option<Problem> {
-    let error = public_keys::read(&config.firmware.public_keys).err()?;
-    Some(problem(
-        place_of(source),
-        "firmware.public_keys",
-        format!("{error}; until then no update is installed"),
-    ))
+fn firmware_problems(config: &Config, source: &Source) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Err(error) = public_keys::read(&config.firmware.public_keys) {
+        let text = format!("{error}; until then no update is installed");
+        problems.push(problem(place_of(source), "firmware.public_keys", text));
+    }
+    let validation = &config.firmware.validation;
+    for (gate, empty, key) in [
+        (Gate::Health, validation.health.is_empty(), "firmware.validation.health"),
+        (Gate::Processes, validation.processes.is_empty(), "firmware.validation.processes"),
+    ] {
+        if empty && validation.gates.contains(&gate) {
+            let text = "is empty, and firmware.validation.gates needs it: no firmware would prove itself";
+            problems.push(problem(place_of(source), key, text.to_owned()));
+        }
+    }
+    problems
 }
 
 fn problem(place: Place, key: &str, text: String) -> Problem {

@@ -45,6 +45,7 @@ fn the_example_names_every_key() {
                 line.starts_with(&format!("{key} = "))
                     || line == format!("[{key}]")
                     || line == format!("[ssh.{key}]")
+                    || line == format!("[firmware.{key}]")
             });
             if !named {
                 missing.push(key.clone());

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::validation::{Accept, Validation};
 use super::values::{self, Seconds, TextOrList};
 
 /// Firmware updates.
@@ -35,6 +36,16 @@ pub struct Firmware {
     pub update_idle_timeout: Seconds,
     /// The argument of the reboot after an update, such as `0 tryboot` on a Raspberry Pi.
     pub reboot_param: Option<String>,
+    /// The archive with the tasks validate, revert, …; unset: where Nerves systems have it.
+    pub ops: Option<PathBuf>,
+    /// Where the Raspberry Pi's firmware reads which slot it starts.
+    pub autoboot: Option<PathBuf>,
+    /// Nothing older is installed.
+    pub minimum_version: Option<String>,
+    /// For which device a firmware must be made.
+    pub accept: Accept,
+    /// How a new firmware proves itself.
+    pub validation: Validation,
 }
 
 impl Default for Firmware {
@@ -51,6 +62,11 @@ impl Default for Firmware {
             fwup_extra_options: Vec::new(),
             update_idle_timeout: Seconds::from_secs(600),
             reboot_param: None,
+            ops: None,
+            autoboot: None,
+            minimum_version: None,
+            accept: Accept::default(),
+            validation: Validation::default(),
         }
     }
 }

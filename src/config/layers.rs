@@ -14,7 +14,7 @@ use super::load::{Place, Problem};
 use super::recover::{self, Recovered};
 use super::validate::{self, Verdict};
 use super::values::{self, split_commas};
-use super::{Config, Firmware, Legacy, Ssh};
+use super::{Accept, Config, Firmware, Legacy, Ssh, Validation};
 
 /// The accepted values of the files read so far.
 #[derive(Default)]
@@ -36,6 +36,8 @@ enum Section {
     Ssh,
     Legacy,
     Firmware,
+    Accept,
+    Validation,
 }
 
 impl Section {
@@ -45,6 +47,8 @@ impl Section {
             Self::Ssh => "ssh",
             Self::Legacy => "ssh.legacy",
             Self::Firmware => "firmware",
+            Self::Accept => "firmware.accept",
+            Self::Validation => "firmware.validation",
         }
     }
 
@@ -54,6 +58,8 @@ impl Section {
             Self::Ssh => fields_of::<Ssh>(),
             Self::Legacy => fields_of::<Legacy>(),
             Self::Firmware => fields_of::<Firmware>(),
+            Self::Accept => fields_of::<Accept>(),
+            Self::Validation => fields_of::<Validation>(),
         }
     }
 
@@ -64,6 +70,8 @@ impl Section {
             Self::Ssh => validate::ssh(&alone(field, value)?, field),
             Self::Legacy => alone::<Legacy>(field, value).map(|_| Vec::new()),
             Self::Firmware => validate::firmware(&alone(field, value)?, field),
+            Self::Accept => alone::<Accept>(field, value).map(|_| Vec::new()),
+            Self::Validation => validate::validation(&alone(field, value)?, field),
         }
     }
 }
@@ -119,6 +127,10 @@ impl Layers {
             match (section, field) {
                 (Section::Root, "ssh") => self.sub_section(Section::Ssh, place, value, reading),
                 (Section::Root, "firmware") => self.sub_section(Section::Firmware, place, value, reading),
+                (Section::Firmware, "accept") => self.sub_section(Section::Accept, place, value, reading),
+                (Section::Firmware, "validation") => {
+                    self.sub_section(Section::Validation, place, value, reading);
+                }
                 (Section::Ssh, "legacy") => self.sub_section(Section::Legacy, place, value, reading),
                 (Section::Ssh, "subsystem") => match value.into_inner() {
                     DeValue::Table(table) => self.subsystems(table, reading),
@@ -240,6 +252,8 @@ impl Layers {
         config.ssh = self.values(Section::Ssh);
         config.ssh.legacy = self.values(Section::Legacy);
         config.firmware = self.values(Section::Firmware);
+        config.firmware.accept = self.values(Section::Accept);
+        config.firmware.validation = self.values(Section::Validation);
         config.ssh.listen_address.retain(|address| validate::listen_address(address).is_ok());
         config.ssh.subsystem = self.subsystem.clone();
         config.ssh.authorized_keys = self.authorized_keys.iter().map(|(key, _)| key.clone()).collect();

@@ -15,7 +15,9 @@ mod recover;
 mod show;
 mod ssh;
 mod validate;
+mod validation;
 mod values;
+pub mod version;
 
 use std::path::PathBuf;
 
@@ -23,7 +25,8 @@ use serde::{Deserialize, Serialize};
 
 pub use firmware::{Firmware, FwupProgram, SuccessAction};
 pub use load::{Loaded, Place, Problem, load};
-pub use ssh::{AddressFamily, HostKeyType, Legacy, Program, Ssh};
+pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, Legacy, Program, Ssh};
+pub use validation::{Accept, Gate, TrialAction, Validation};
 pub use values::{Bytes, pattern_matches};
 
 /// Everything that can be configured, with the defaults of an image that says nothing.

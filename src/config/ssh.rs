@@ -22,6 +22,8 @@ pub struct Ssh {
     pub authorized_keys: Vec<String>,
     /// Files with such lines, read at each login. Empty: `state_dir/ssh/authorized_keys`.
     pub authorized_keys_file: Vec<PathBuf>,
+    /// One more such file, on the boot partition, which any computer can write.
+    pub boot_partition_keys: BootPartitionKeys,
     /// Ignore key files that others may write, unless nobody could log in then.
     pub strict_modes: bool,
     /// User names that may log in; empty means any.
@@ -96,6 +98,7 @@ impl Default for Ssh {
             address_family: AddressFamily::Any,
             authorized_keys: Vec::new(),
             authorized_keys_file: Vec::new(),
+            boot_partition_keys: BootPartitionKeys::Path("/boot/authorized_keys".into()),
             strict_modes: true,
             allow_users: Vec::new(),
             host_key_dir: None,
@@ -160,6 +163,29 @@ pub enum HostKeyType {
     Ed25519,
     Rsa,
     Ecdsa,
+}
+
+/// The file of keys on the boot partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum BootPartitionKeys {
+    Disabled,
+    Path(PathBuf),
+}
+
+impl From<String> for BootPartitionKeys {
+    fn from(text: String) -> Self {
+        if text == "disabled" { Self::Disabled } else { Self::Path(text.into()) }
+    }
+}
+
+impl From<BootPartitionKeys> for String {
+    fn from(keys: BootPartitionKeys) -> Self {
+        match keys {
+            BootPartitionKeys::Disabled => "disabled".into(),
+            BootPartitionKeys::Path(path) => path.to_string_lossy().into_owned(),
+        }
+    }
 }
 
 /// What a shell or exec request starts.

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use super::algorithms::Kind;
 use super::values::Seconds;
-use super::{Bytes, Config, Firmware, Program, Ssh, SuccessAction};
+use super::version::Version;
+use super::{BootPartitionKeys, Bytes, Config, Firmware, Program, Ssh, SuccessAction, Validation};
 
 pub type Verdict = Result<Vec<String>, String>;
 
@@ -27,6 +28,10 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "listen_address" => addresses(&ssh.listen_address),
         "host_key_dir" => absolute_if_set(ssh.host_key_dir.as_deref()),
         "spool_dir" => absolute_if_set(ssh.spool_dir.as_deref()),
+        "boot_partition_keys" => match &ssh.boot_partition_keys {
+            BootPartitionKeys::Path(path) => absolute(path),
+            BootPartitionKeys::Disabled => fine(),
+        },
         "host_key" => all_absolute(&ssh.host_key),
         "allow_users" => all(&ssh.allow_users, |user| (1..=MAX_NAME).contains(&user.len()), "a user name"),
         "shell" if ssh.shell == Program::Shell => refuse("must be a program, not \"shell\""),
@@ -72,6 +77,20 @@ pub fn firmware(firmware: &Firmware, field: &str) -> Verdict {
             let text = firmware.reboot_param.as_deref().unwrap_or_default();
             in_range(text.len(), 0..=MAX_REBOOT_PARAM, "bytes").and_then(|_| printable(text))
         }
+        "ops" => absolute_if_set(firmware.ops.as_deref()),
+        "autoboot" => absolute_if_set(firmware.autoboot.as_deref()),
+        "minimum_version" => match firmware.minimum_version.as_deref().map(str::parse::<Version>) {
+            Some(Err(error)) => Err(error.to_string()),
+            _ => fine(),
+        },
+        _ => fine(),
+    }
+}
+
+pub fn validation(validation: &Validation, field: &str) -> Verdict {
+    match field {
+        "time_limit" => time(validation.time_limit, MIN_TRIAL..=MAX_WAIT),
+        "health" => program(&validation.health),
         _ => fine(),
     }
 }
@@ -100,6 +119,8 @@ const MAX_NAME: usize = 64;
 const MAX_BANNER: usize = 2048;
 const MAX_VERSION: usize = 200;
 const MAX_WAIT: u64 = 86_400;
+/// Shorter, and a slow board would never finish starting.
+const MIN_TRIAL: u64 = 5;
 /// The kernel takes 255 bytes (reboot(2), LINUX_REBOOT_CMD_RESTART2).
 const MAX_REBOOT_PARAM: usize = 255;
 

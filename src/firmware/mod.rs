@@ -2,10 +2,12 @@
 //!
 //! It knows the environment block and speaks to fwup as a process; it knows nothing of SSH.
 
+mod admission;
 pub mod boot;
 pub mod command;
 mod handshake;
 pub mod lock;
+pub mod operation;
 mod precheck;
 mod process;
 pub mod program;
@@ -18,4 +20,5 @@ pub mod status;
 pub mod store;
 pub mod success;
 mod talk;
+pub mod trial;
 pub mod update;

@@ -53,6 +53,23 @@ impl FwupCommand {
         Ok(Self { program, args, devpath })
     }
 
+    /// For a task of an operations archive (spec fwup.md 6.1).
+    pub fn for_task(
+        firmware: &Firmware,
+        archive: &Path,
+        task: &str,
+        devpath: &Path,
+    ) -> Result<Self, ProgramError> {
+        if !devpath.exists() {
+            return Err(ProgramError::Devpath { path: devpath.into() });
+        }
+        let (program, mut args) = fwup(&firmware.fwup)?;
+        args.extend(["-a".into(), "-i".into(), archive.into(), "-t".into(), task.into()]);
+        args.extend(["-d".into(), devpath.into()]);
+        args.extend(["-q", "-U", "--enable-trim", "--framing"].map(OsString::from));
+        Ok(Self { program, args, devpath: devpath.into() })
+    }
+
     pub fn to_command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args);
@@ -142,6 +159,21 @@ mod tests {
         firmware.public_keys = vec![key.into()];
         let command = FwupCommand::for_update(&firmware, None, Overrides::default()).unwrap();
         assert_eq!(words(&command), [&plain[..], &["--enable-trim", "--public-key", key]].concat());
+    }
+
+    #[test]
+    fn tasks_are_run_as_nerves_runtime_runs_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (firmware, disk) = (firmware(folder.path()), folder.path().join("disk.img"));
+        let command =
+            FwupCommand::for_task(&firmware, Path::new("/usr/share/fwup/ops.fw"), "revert", &disk).unwrap();
+        let line = format!(
+            "-a -i /usr/share/fwup/ops.fw -t revert -d {} -q -U --enable-trim --framing",
+            disk.display()
+        );
+        assert_eq!(words(&command).join(" "), line);
+        let missing = Path::new("/nonexistent/disk");
+        assert!(FwupCommand::for_task(&firmware, Path::new("/x"), "revert", missing).is_err());
     }
 
     #[test]

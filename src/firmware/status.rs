@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::boot::Boot;
 use super::lock::{self, Installed, Progress};
+use super::operation::autoboot;
 use super::serial::serial_number;
 use super::slots::{self, Slot, SlotInfo};
 use super::store;
@@ -52,9 +53,10 @@ impl Status {
         };
         let installed = lock::installed(&config.runtime_dir)
             .or_else(|| environment.and_then(|environment| chosen_since_boot(&boot, environment)));
+        let autoboot = || autoboot::chosen(config.firmware.autoboot.as_deref()?).ok();
         Self {
             running: boot.running,
-            next: environment.and_then(slots::next),
+            next: environment.and_then(slots::next).or_else(autoboot),
             serial_number: serial_number(environment),
             devpath: store::devpath(&config.firmware, environment),
             update: lock::running(&config.runtime_dir),

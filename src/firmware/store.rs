@@ -35,10 +35,6 @@ impl Store {
     }
 
     /// Changes variables. Whoever does holds the update lock, so that fwup is not doing the same.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the validation of a new firmware will write through this")
-    )]
     pub fn update(
         &self,
         _lock: &UpdateLock,
@@ -49,6 +45,15 @@ impl Store {
             Self::File(file) => file.update(change)?,
         }
         Ok(())
+    }
+
+    /// Makes the second copy, where there is one, say what the first says. Never both in one go: whoever changed
+    /// something has written one of them, and it was read back.
+    pub fn settle(&self, _lock: &UpdateLock) -> Result<(), StoreError> {
+        match self {
+            Self::Block(block) => Ok(block.settle()?),
+            Self::File(_) => Ok(()),
+        }
     }
 }
 

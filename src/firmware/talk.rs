@@ -44,10 +44,23 @@ pub enum Fed {
 }
 
 impl Talk {
-    /// Gives fwup what the sender sends, as fast as it takes it.
-    pub async fn feed(&self, mut stdin: ChildStdin, sender: &impl Sender, idle_limit: Duration) -> Fed {
+    /// Gives fwup what was read already and what the sender sends, as fast as it takes it.
+    pub async fn feed(
+        &self,
+        mut stdin: ChildStdin,
+        head: Vec<Bytes>,
+        sender: &impl Sender,
+        idle_limit: Duration,
+    ) -> Fed {
+        let mut head = Some(head).filter(|head| !head.is_empty());
         loop {
-            let Ok(next) = timeout(idle_limit, sender.next()).await else { return Fed::Idle };
+            let next = match head.take() {
+                Some(head) => Some(head),
+                None => match timeout(idle_limit, sender.next()).await {
+                    Ok(next) => next,
+                    Err(_) => return Fed::Idle,
+                },
+            };
             let Some(mut pieces) = next else { return Fed::All };
             let bytes: usize = pieces.iter().map(Bytes::len).sum();
             self.received.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -18,7 +18,7 @@ use super::lock::{LockError, UpdateLock};
 use super::process::{Process, Streams};
 use super::program::FwupCommand;
 use super::talk::{Fed, Talk, relay_stderr};
-use super::{precheck, status, store};
+use super::{admission, precheck, status, store};
 use crate::config::Config;
 use crate::uboot_env::Environment;
 
@@ -87,6 +87,8 @@ pub struct Update {
     lock: UpdateLock,
     process: Process,
     streams: Streams,
+    /// What was read of the archive to decide whether it may be installed.
+    head: Vec<Bytes>,
     config: Config,
 }
 
@@ -103,8 +105,8 @@ enum Ended {
 }
 
 impl Update {
-    /// Takes the lock, asks the pre-check and starts fwup. Dropped before its end, it leaves nothing behind.
-    pub async fn begin(config: &Config, holder: &Holder) -> Result<Self, Refusal> {
+    /// Takes the lock, asks the pre-check, looks at what is sent and starts fwup. Dropped before its end, it leaves nothing behind.
+    pub async fn begin(config: &Config, holder: &Holder, sender: &impl Sender) -> Result<Self, Refusal> {
         let (lock, environment) = take_lock(config, &holder.name).await?;
         let devpath = store::devpath(&config.firmware, environment.as_ref()).unwrap_or_default();
         let asked = [
@@ -116,6 +118,10 @@ impl Update {
             ("MYELIN_EXTRA", config.firmware.fwup_extra_options.join(" ")),
         ];
         let overrides = precheck::ask(&config.firmware.precheck, &asked).await?;
+        let idle_limit = config.firmware.update_idle_timeout.duration();
+        let head = admission::admit(&config.firmware, sender, idle_limit)
+            .await
+            .map_err(|error| Refusal::new(error, 1_u32))?;
         let firmware = config.firmware.clone();
         let fwup = aside(move || FwupCommand::for_update(&firmware, environment.as_ref(), overrides))
             .await?
@@ -124,13 +130,13 @@ impl Update {
             let status: u32 = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
             Refusal::new(format!("cannot start {}: {error}", fwup.program.display()), status)
         })?;
-        Ok(Self { lock, process, streams, config: config.clone() })
+        Ok(Self { lock, process, streams, head, config: config.clone() })
     }
 
     /// Streams the sender's bytes into fwup and its words back, until fwup is done. The lock is free when this
     /// returns; after a success every further update is refused until the reboot.
     pub async fn run(self, sender: &impl Sender) -> Outcome {
-        let Self { lock, mut process, streams: Streams { stdin, mut stdout, stderr }, config } = self;
+        let Self { lock, mut process, streams: Streams { stdin, mut stdout, stderr }, head, config } = self;
         let idle_limit = config.firmware.update_idle_timeout.duration();
         let talk = Talk::default();
         let errors = relay_stderr(stderr, sender);
@@ -142,7 +148,7 @@ impl Update {
                 sleep(LINGER).await;
             };
             let relay = talk.relay(&mut stdout, sender, exited);
-            let feed = talk.feed(stdin, sender, idle_limit);
+            let feed = talk.feed(stdin, head, sender, idle_limit);
             tokio::pin!(relay, feed);
             let mut fed = false;
             let mut report = tokio::time::interval(PROGRESS_INTERVAL);

@@ -62,6 +62,32 @@ impl<R: Read> Firmware<R> {
     }
 }
 
+/// What an archive says of itself, for whoever decides whether it may be installed. What it does not say is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    pub version: String,
+    pub product: String,
+    pub platform: String,
+    pub architecture: String,
+}
+
+impl Metadata {
+    /// Reads no further than `meta.conf`. The signature is not checked: that is for whoever installs it.
+    pub fn read(stream: impl Read) -> Result<Self, FirmwareError> {
+        let configuration = Firmware::open(stream, &[])?.configuration;
+        let text = |name| {
+            let text = configuration.text(name).unwrap_or_default();
+            String::from_utf8_lossy(text).into_owned()
+        };
+        Ok(Self {
+            version: text("meta-version"),
+            product: text("meta-product"),
+            platform: text("meta-platform"),
+            architecture: text("meta-architecture"),
+        })
+    }
+}
+
 /// What stands before the resources.
 pub struct Head {
     pub signature: Option<[u8; SIGNATURE_LEN]>,
@@ -113,6 +139,13 @@ fn read_limited<R: Read>(
 
 const SHORTEST_META_CONF: usize = 10;
 const LONGEST_META_CONF: usize = 49_999;
+
+impl FirmwareError {
+    /// There may be more to come that makes it a firmware.
+    pub fn is_truncated(&self) -> bool {
+        matches!(self, Self::Archive(ArchiveError::Truncated))
+    }
+}
 
 #[derive(Debug, Error)]
 pub enum FirmwareError {

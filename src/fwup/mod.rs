@@ -30,6 +30,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use disk::media;
+pub use firmware::{FirmwareError, Metadata};
 use language::VERSION;
 use options::{Command, Options, Request};
 use output::Output;

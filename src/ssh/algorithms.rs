@@ -73,6 +73,21 @@ fn preferred(ssh: &Ssh) -> Preferred {
     }
 }
 
+/// What a client of our own offers: all that any configuration can leave.
+pub fn everything() -> Preferred {
+    let of = |kind: Kind| kind.known().iter();
+    let mut kex: Vec<_> = of(Kind::Kex).filter_map(|name| kex::Name::try_from(*name).ok()).collect();
+    kex.extend([kex::EXTENSION_SUPPORT_AS_CLIENT, kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT]);
+    Preferred {
+        kex: kex.into(),
+        key: of(Kind::PublicKey).filter_map(|name| name.parse().ok()).collect(),
+        host_key_certificates: Cow::Borrowed(&[]),
+        cipher: of(Kind::Cipher).filter_map(|name| cipher::Name::try_from(*name).ok()).collect(),
+        mac: of(Kind::Mac).filter_map(|name| mac::Name::try_from(*name).ok()).collect(),
+        compression: Cow::Borrowed(&[compression::NONE]),
+    }
+}
+
 /// The configured list; one that leaves nothing is the default, for without an algorithm of each kind nobody
 /// could log in.
 fn resolve<T>(kind: Kind, text: &str, parse: impl Fn(&'static str) -> Option<T>) -> Vec<T> {

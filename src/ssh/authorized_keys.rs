@@ -16,7 +16,7 @@ use russh::keys::PublicKey;
 use thiserror::Error;
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{BootPartitionKeys, Config};
 
 pub use line::{Key, LineError, key_in_line, parse_line};
 
@@ -33,11 +33,37 @@ pub fn files(config: &Config) -> Vec<PathBuf> {
     config.ssh.authorized_keys_file.clone()
 }
 
+/// One more file, which is only ever read. One that is among the others too is read once.
+fn boot_partition_file(config: &Config) -> Option<PathBuf> {
+    match &config.ssh.boot_partition_keys {
+        BootPartitionKeys::Path(path) if !files(config).contains(path) => Some(path.clone()),
+        _ => None,
+    }
+}
+
 /// Where a key was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     Config,
-    File { path: PathBuf, line: usize },
+    File {
+        path: PathBuf,
+        line: usize,
+    },
+    /// A file on the boot partition, which whoever holds the card can write.
+    BootPartition {
+        path: PathBuf,
+        line: usize,
+    },
+}
+
+impl Source {
+    /// Whether it is a file in `folder`.
+    pub fn lies_in(&self, folder: &Path) -> bool {
+        match self {
+            Self::Config => false,
+            Self::File { path, .. } | Self::BootPartition { path, .. } => path.starts_with(folder),
+        }
+    }
 }
 
 impl fmt::Display for Source {
@@ -45,6 +71,7 @@ impl fmt::Display for Source {
         match self {
             Self::Config => f.write_str("config"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::BootPartition { path, line } => write!(f, "{}:{line} (boot partition)", path.display()),
         }
     }
 }
@@ -87,19 +114,18 @@ pub struct KeyList {
 impl KeyList {
     /// Reads them all. A missing file is no error.
     pub fn collect(config: &Config) -> Self {
-        let required = config.ssh.required_rsa_size;
         let mut list = Self::default();
         for item in &config.ssh.authorized_keys {
-            list.add_lines(item.as_bytes(), required, |_| Source::Config);
+            list.add_lines(item.as_bytes(), config.ssh.required_rsa_size, |_| Source::Config);
         }
         let mut loose = Vec::new();
-        for path in files(config) {
+        for path in files(config).into_iter().chain(boot_partition_file(config)) {
             let Some((content, trusted)) = list.read(&path) else { continue };
             if config.ssh.strict_modes && !trusted {
                 loose.push((path, content));
                 continue;
             }
-            list.add_file(&path, &content, required);
+            list.add_file(config, &path, &content);
         }
         let nobody = list.keys.is_empty();
         for (path, content) in loose {
@@ -107,7 +133,7 @@ impl KeyList {
                 list.file_errors.push(FileError::Writable { path });
                 continue;
             }
-            list.add_file(&path, &content, required);
+            list.add_file(config, &path, &content);
             list.file_errors.push(FileError::WritableButUsed { path });
         }
         list
@@ -139,11 +165,15 @@ impl KeyList {
         }
     }
 
-    fn add_file(&mut self, path: &Path, content: &[u8], required_rsa_size: u32) {
+    fn add_file(&mut self, config: &Config, path: &Path, content: &[u8]) {
         if content.split(|byte| *byte == b'\n').nth(MAX_LINES).is_some_and(|rest| !rest.is_empty()) {
             self.file_errors.push(FileError::TooLarge { path: path.to_owned() });
         }
-        self.add_lines(content, required_rsa_size, |line| Source::File { path: path.to_owned(), line });
+        let on_boot_partition = boot_partition_file(config).as_deref() == Some(path);
+        self.add_lines(content, config.ssh.required_rsa_size, |line| match on_boot_partition {
+            true => Source::BootPartition { path: path.to_owned(), line },
+            false => Source::File { path: path.to_owned(), line },
+        });
     }
 
     fn add_lines(&mut self, content: &[u8], required_rsa_size: u32, source: impl Fn(usize) -> Source) {
@@ -214,6 +244,7 @@ mod tests {
     fn config(file: &Path) -> Config {
         let mut config = Config::default();
         config.ssh.authorized_keys_file = vec![file.to_owned()];
+        config.ssh.boot_partition_keys = BootPartitionKeys::Disabled;
         config
     }
 
@@ -247,6 +278,19 @@ mod tests {
         assert_eq!(found.source.to_string(), format!("{}:8", path.display()));
         assert!(list.authorize(&public(OTHER)).is_none());
         assert_eq!(list.refused.len(), 5);
+    }
+
+    #[test]
+    fn the_boot_partition_gives_keys_until_the_image_switches_that_off() {
+        let (_folder, path) = file_with(KEY.as_bytes(), 0o600);
+        let (_boot, boot_path) = file_with(format!("{OTHER}\r\n").as_bytes(), 0o755);
+        let mut config = config(&path);
+        config.ssh.boot_partition_keys = BootPartitionKeys::Path(boot_path.clone());
+        let list = KeyList::collect(&config);
+        let found = list.authorize(&public(OTHER)).unwrap();
+        assert_eq!(found.source.to_string(), format!("{}:1 (boot partition)", boot_path.display()));
+        config.ssh.boot_partition_keys = BootPartitionKeys::Disabled;
+        assert!(KeyList::collect(&config).authorize(&public(OTHER)).is_none());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use russh::keys::PublicKey;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader as AsyncBufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -32,6 +33,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     Status,
+    /// The next login with this key is a probe; answered with the status.
+    Probe {
+        key: String,
+    },
 }
 
 /// What comes back.
@@ -97,6 +102,13 @@ async fn answer(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
         AsyncBufReader::new((&mut stream).take(MAX_LINE)).read_line(&mut line).await?;
         match serde_json::from_str(&line) {
             Ok(Request::Status) => Response::Status(Box::new(status(&server))),
+            Ok(Request::Probe { key }) => match PublicKey::from_openssh(&key) {
+                Ok(key) => {
+                    server.probe.expect(key);
+                    Response::Status(Box::new(status(&server)))
+                }
+                Err(error) => Response::Error(format!("no key for a probe: {error}")),
+            },
             Err(error) => Response::Error(format!("not a request: {error}")),
         }
     };

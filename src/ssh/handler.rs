@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use russh::keys::Algorithm;
+use russh::keys::{Algorithm, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session as RusshSession, VerifiedPublicKey,
 };
@@ -44,6 +44,8 @@ pub struct Handler {
     settings: Arc<Settings>,
     tries: u32,
     login: Option<Login>,
+    /// A login of our own that may do nothing (see `probe`).
+    is_probe: bool,
     channels: HashMap<ChannelId, Slot>,
 }
 
@@ -63,7 +65,15 @@ struct Prepared {
 
 impl Handler {
     pub fn new(server: Arc<Server>, connection: Arc<Connection>, settings: Arc<Settings>) -> Self {
-        Self { server, connection, settings, tries: 0, login: None, channels: HashMap::new() }
+        Self {
+            server,
+            connection,
+            settings,
+            tries: 0,
+            login: None,
+            is_probe: false,
+            channels: HashMap::new(),
+        }
     }
 
     fn reject(&self) -> Auth {
@@ -107,6 +117,7 @@ impl Handler {
 
     /// Starts `job` on a channel that has nothing running yet.
     fn start(&mut self, id: ChannelId, job: Option<Job>, session: &mut RusshSession) -> Result<(), Error> {
+        let job = job.filter(|job| job.is_probe() == self.is_probe);
         let (Some(job), Some(Slot::Prepared(_))) = (job, self.channels.get(&id)) else {
             return Ok(session.channel_failure(id)?);
         };
@@ -163,6 +174,9 @@ impl russh::server::Handler for Handler {
     }
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
+        if self.server.probe.is_probe(offer.public_key, &self.connection) {
+            return Ok(Auth::Accept);
+        }
         match self.authorize(user, offer.public_key, offer.algorithm) {
             Ok(_) => Ok(Auth::Accept),
             Err(reason) => {
@@ -177,7 +191,12 @@ impl russh::server::Handler for Handler {
         if self.tries > self.settings.config.ssh.max_auth_tries {
             return Err(Error::TooManyTries);
         }
-        match self.authorize(user, key.public_key, key.algorithm) {
+        self.is_probe = self.server.probe.take(key.public_key, &self.connection);
+        let authorized = match self.is_probe {
+            true => Ok((key.public_key.fingerprint(HashAlg::Sha256).to_string(), "probe".into())),
+            false => self.authorize(user, key.public_key, key.algorithm),
+        };
+        match authorized {
             Ok((fingerprint, source)) => {
                 info!(
                     peer = %self.connection.peer,

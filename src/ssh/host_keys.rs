@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use russh::keys::{HashAlg, PrivateKey};
 use zeroize::Zeroizing;
 
-use self::key_file::{KeyFileError, encode, encode_public, generate, kind_of};
+use self::key_file::{KeyFileError, encode, encode_public, kind_of};
 use super::authorized_keys::read_regular;
 use crate::config::{Config, HostKeyType};
 use crate::files;
 
-pub use self::key_file::GenerateError;
+pub use self::key_file::{GenerateError, generate};
 
 /// No host key file is larger.
 const MAX_FILE: u64 = 64 * 1024;

@@ -12,7 +12,6 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::Notify;
 use tracing::{error, info};
 
-use super::algorithms;
 use super::authorized_keys::{KeyList, Reported};
 use super::channel::Controls;
 use super::channel::budget::Budget;
@@ -21,6 +20,7 @@ use super::connection::Connection;
 use super::connection::admission::{self, Admission, ConnectionId, Progress};
 use super::failures::Failures;
 use super::host_keys::HostKeys;
+use super::{algorithms, probe};
 use crate::config::{Config, Source};
 use crate::systemd;
 
@@ -54,6 +54,7 @@ impl Settings {
 /// The worker's state. Nothing in it must outlive a restart.
 pub struct Server {
     pub started: Instant,
+    pub probe: probe::Expected,
     settings: RwLock<Arc<Settings>>,
     admission: Mutex<Admission>,
     connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
@@ -74,6 +75,7 @@ impl Server {
         let max_startups = settings.config.ssh.max_startups;
         Arc::new(Self {
             started: Instant::now(),
+            probe: probe::Expected::default(),
             settings: RwLock::new(settings),
             admission: Mutex::new(Admission::new(max_startups.min(descriptors() / STRANGERS_SHARE))),
             connections: Mutex::default(),

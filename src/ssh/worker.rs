@@ -75,10 +75,6 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     }
     let keys = load_host_keys(&config);
     let pending = keys.pending.clone();
-    // Found once after boot, before an update can change what the store says.
-    let environment = store::read(&config.firmware).ok();
-    let boot = Boot::current(&config.runtime_dir, environment.as_ref());
-    info!(running = ?boot.running, boot_id = ?boot.id, "firmware");
     let settings = Settings::new(source, config, keys);
     info!(fingerprints = ?settings.fingerprints, "host keys");
     let server = Server::new(settings);
@@ -112,6 +108,14 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
         loops.spawn(make_slow_keys(Arc::clone(&server), pending));
     }
     tell("READY=1");
+    // Found once after boot, for the status; an update looks again under its lock. Beside the work, because a
+    // disk that does not answer must not keep anybody out.
+    let config = server.settings().config.clone();
+    drop(tokio::task::spawn_blocking(move || {
+        let environment = store::read(&config.firmware).ok();
+        let boot = Boot::current(&config.runtime_dir, environment.as_ref());
+        info!(running = ?boot.running, boot_id = ?boot.id, "firmware");
+    }));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

@@ -1,11 +1,15 @@
 //! The supervisor: opens the listening sockets, starts the workers, and never gives up on them.
 //!
-//! It owns the sockets and the processes. It never reads a byte from the network, so that nothing a stranger
-//! sends can end it, and it allocates next to nothing, so that it is the last to go when memory runs out.
+//! It owns the sockets and the processes, and keeps the end of a trial. It never reads a byte from the network, so
+//! that nothing a stranger sends can end it, and it allocates next to nothing, so that it is the last to go when
+//! memory runs out.
 
 mod backoff;
+mod charge;
+mod last_resort;
 mod listeners;
 mod notify;
+mod trial;
 mod worker;
 
 use std::ffi::OsString;
@@ -18,21 +22,24 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, Source};
-use crate::{logging, sys, systemd};
-use backoff::Backoff;
+use crate::{firmware, logging, sys, systemd};
+use charge::Charge;
+use last_resort::LastResort;
 use listeners::Listener;
-use notify::NotifySocket;
-use worker::{Recipe, Worker};
+use notify::{Message, NotifySocket};
+use trial::{Event, TrialEnd};
+use worker::Recipe;
 
-/// A worker that has not ended so long after SIGTERM is killed; the daemon promises an end within 5 s.
-const STOP_LIMIT: Duration = Duration::from_secs(4);
 /// Between attempts to get any socket at all.
 const SOCKET_PAUSE: Duration = Duration::from_secs(1);
 /// The least willing victim of the kernel that is still killed before it panics.
 const OOM_SCORE: &[u8] = b"-900";
+/// The agent is started when the ssh worker serves, so as not to be in its way; at the latest after so long.
+const AGENT_AFTER: Duration = Duration::from_secs(10);
 
 /// Messages that are read in a row; whoever else sends to the socket must not keep us from the rest.
 const MAX_MESSAGES: usize = 16;
@@ -63,24 +70,38 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
     let signals = catch_signals()?;
     let notify = NotifySocket::open()?;
     let Some(listeners) = open_listeners(config, &signals) else { return Ok(()) };
-    let mut words: Vec<OsString> = vec!["worker".into(), "ssh".into()];
-    if let Source::File(path) = source {
-        words.extend(["--config".into(), std::path::absolute(path)?.into()]);
-    }
-    let recipe = Recipe::new("myelin: ssh", &words, &notify, &listeners);
+    let file: Vec<OsString> = match source {
+        Source::File(path) => vec!["--config".into(), std::path::absolute(path)?.into()],
+        Source::System => Vec::new(),
+    };
+    let words = |worker: &str| [&["worker".into(), worker.into()], file.as_slice()].concat();
     let poll = Poll::new()?;
     register(&poll, signals.as_raw_fd(), SIGNALS)?;
     register(&poll, notify.fd(), NOTIFY)?;
+    let now = Instant::now();
+    let recipe = Recipe::new("myelin: ssh", &words("ssh"), &notify, &listeners);
+    let ssh = Charge::new("ssh", recipe, now);
+    // With no gate somebody else keeps the trial, and the agent has nothing to do.
+    let has_trials = !config.firmware.validation.gates.is_empty();
+    let agent = has_trials.then(|| {
+        let recipe = Recipe::new("myelin: agent", &words("agent"), &notify, &[]);
+        Charge::that_finishes("agent", recipe, now + AGENT_AFTER)
+    });
+    let trial = match has_trials {
+        true => TrialEnd::Armed { until: now + firmware::trial::time_left(config) },
+        false => TrialEnd::Over,
+    };
     let supervisor = Supervisor {
         poll,
         signals,
         notify,
         listeners,
-        recipe,
-        backoff: Backoff::default(),
+        ssh,
+        agent,
+        trial,
+        last_resort: LastResort::new(file, &config.firmware.success_action),
         told_ready: false,
-        state: State::Waiting { until: Instant::now() },
-        next_sign_of_life: systemd::watchdog_interval().map(|_| Instant::now()),
+        next_sign_of_life: systemd::watchdog_interval().map(|_| now),
     };
     supervisor.run()
 }
@@ -101,30 +122,16 @@ fn open_listeners(config: &Config, signals: &SignalFd) -> Option<Vec<Listener>> 
     }
 }
 
-/// Waiting -> Running -> (the worker ends) -> Waiting -> …
-///    \___________\__ (SIGTERM) -> Stopping -> the end
-enum State {
-    /// No worker runs; the next is started at `until`.
-    Waiting {
-        until: Instant,
-    },
-    Running(Worker),
-    /// The worker was told to end, and is killed at `until`.
-    Stopping {
-        worker: Worker,
-        until: Instant,
-    },
-}
-
 struct Supervisor {
     poll: Poll,
     signals: SignalFd,
     notify: NotifySocket,
     listeners: Vec<Listener>,
-    recipe: Recipe,
-    backoff: Backoff,
+    ssh: Charge,
+    agent: Option<Charge>,
+    trial: TrialEnd,
+    last_resort: LastResort,
     told_ready: bool,
-    state: State,
     /// When our own service manager hears of us next, if it wants to.
     next_sign_of_life: Option<Instant>,
 }
@@ -140,30 +147,26 @@ impl Supervisor {
                 _ => {}
             }
             while let Ok(Some(signal)) = self.signals.read_signal() {
-                let signal = Signal::try_from(signal.ssi_signo.cast_signed());
-                if let Ok(signal) = signal
-                    && self.act_on_signal(signal) == Course::End
-                {
-                    return Ok(());
+                if let Ok(signal) = Signal::try_from(signal.ssi_signo.cast_signed()) {
+                    self.act_on_signal(signal);
                 }
             }
-            self.hear_worker();
-            // After the signals: SIGCHLD has been read when its worker is looked for.
-            if self.reap_worker() == Course::End {
+            self.hear_workers();
+            // After the signals: SIGCHLD has been read when the workers are looked for.
+            self.reap();
+            if self.ssh.has_ended() && self.agent.as_ref().is_none_or(Charge::has_ended) {
                 return Ok(());
             }
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let state = match &self.state {
-            State::Waiting { until } | State::Stopping { until, .. } => *until,
-            State::Running(worker) => worker.deadline(),
-        };
         self.listeners
             .iter()
             .filter_map(Listener::next_retry)
-            .chain([state])
+            .chain(self.ssh.deadline())
+            .chain(self.agent.as_ref().and_then(Charge::deadline))
+            .chain(self.trial.deadline())
             .chain(self.next_sign_of_life)
             .min()
     }
@@ -179,110 +182,87 @@ impl Supervisor {
         for listener in &mut self.listeners {
             listener.bind_due(now);
         }
-        match &self.state {
-            State::Waiting { until } if *until <= now => self.start_worker(),
-            State::Running(worker) if worker.deadline() <= now => {
-                error!(pid = worker.pid.as_raw(), "the ssh worker hangs; replacing it");
-                worker.signal(Signal::SIGKILL);
-                // Its end comes as SIGCHLD; the deadline must not fire again before.
-                if let State::Running(worker) = &mut self.state {
-                    worker.last_sign_of_life = now;
-                    worker.started = now;
+        self.ssh.act_on_time(now, &self.listeners);
+        if let Some(agent) = &mut self.agent {
+            agent.act_on_time(now, &[]);
+        }
+        self.step_trial(Event::Time);
+    }
+
+    fn step_trial(&mut self, event: Event) {
+        let (next, action) = self.trial.step(event, Instant::now());
+        self.trial = next;
+        match action {
+            trial::Action::Nothing => {}
+            trial::Action::Start => {
+                if let Err(error) = self.last_resort.start() {
+                    error!(%error, "the trial of the firmware cannot be ended");
+                    self.step_trial(Event::Ended { well: false });
                 }
             }
-            State::Stopping { worker, until } if *until <= now => worker.signal(Signal::SIGKILL),
-            _ => {}
-        }
-        if let State::Stopping { until, .. } = &mut self.state
-            && *until <= now
-        {
-            *until = now + STOP_LIMIT;
+            trial::Action::Kill => self.last_resort.kill(),
+            trial::Action::Reboot => self.last_resort.reboot(),
         }
     }
 
-    fn start_worker(&mut self) {
-        self.state = match self.recipe.start(&self.listeners) {
-            Ok(worker) => {
-                info!(pid = worker.pid.as_raw(), "ssh worker started");
-                State::Running(worker)
-            }
-            Err(error) => {
-                error!(%error, "cannot start the ssh worker; trying again");
-                State::Waiting { until: Instant::now() + self.backoff.after(Duration::ZERO, false, dice()) }
-            }
-        };
-    }
-
-    /// Takes what the worker said of itself.
-    fn hear_worker(&mut self) {
-        let State::Running(worker) = &mut self.state else { return };
+    /// Takes what the workers said of themselves.
+    fn hear_workers(&mut self) {
         for _ in 0..MAX_MESSAGES {
-            let Some(message) = self.notify.receive(worker.pid) else { return };
-            worker.last_sign_of_life = Instant::now();
-            worker.served |= message.served;
-            worker.ready |= message.ready;
-            if message.ready && !self.told_ready {
+            let charges = [Some(&mut self.ssh), self.agent.as_mut()];
+            let mut workers: Vec<_> = charges.into_iter().flatten().filter_map(Charge::worker).collect();
+            let pids: Vec<Pid> = workers.iter().map(|worker| worker.pid).collect();
+            let Some((pid, Message { ready, served })) = self.notify.receive(&pids) else { return };
+            for worker in workers.iter_mut().filter(|worker| worker.pid == pid) {
+                worker.last_sign_of_life = Instant::now();
+                worker.served |= served;
+                worker.ready |= ready;
+            }
+            let ssh_is_ready = self.ssh.worker().is_some_and(|ssh| ssh.pid == pid) && ready;
+            if ssh_is_ready && !self.told_ready {
                 self.told_ready = true;
                 // Under systemd with Type=notify the unit is up when somebody can log in.
                 if let Err(error) = systemd::notify("READY=1") {
                     warn!(%error, "cannot tell the service manager that we are ready");
                 }
-            }
-        }
-    }
-
-    /// Notices the end of the worker, and plans the next one unless we are ending ourselves.
-    fn reap_worker(&mut self) -> Course {
-        match &self.state {
-            State::Waiting { .. } => Course::On,
-            State::Stopping { worker, .. } => worker.try_wait().map_or(Course::On, |_| Course::End),
-            State::Running(worker) => {
-                if let Some(how) = worker.try_wait() {
-                    let wait = self.backoff.after(worker.started.elapsed(), worker.served, dice());
-                    let delay_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                    warn!(pid = worker.pid.as_raw(), how, delay_ms, "the ssh worker ended; starting another");
-                    self.state = State::Waiting { until: Instant::now() + wait };
+                if let Some(agent) = &mut self.agent {
+                    agent.start_soon(Instant::now());
                 }
-                Course::On
             }
         }
     }
 
-    fn act_on_signal(&mut self, signal: Signal) -> Course {
-        match (signal, &self.state) {
-            (Signal::SIGCHLD, _) => return Course::On,
-            (Signal::SIGHUP, state) => {
-                if let State::Running(worker) = state {
+    /// Notices what has ended.
+    fn reap(&mut self) {
+        self.ssh.reap();
+        let agent_end = self.agent.as_mut().and_then(Charge::reap);
+        if agent_end.is_some_and(|end| end.well) {
+            self.step_trial(Event::Valid);
+        }
+        if let Some(well) = self.last_resort.reap() {
+            self.step_trial(Event::Ended { well });
+        }
+    }
+
+    fn act_on_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::SIGCHLD => {}
+            Signal::SIGHUP => {
+                if let Some(worker) = self.ssh.worker() {
                     worker.signal(Signal::SIGHUP);
                 }
-                return Course::On;
             }
-            _ => {}
-        }
-        info!(%signal, "ending");
-        // Nobody to tell is no reason to stay.
-        let _ = systemd::notify("STOPPING=1");
-        let now = Instant::now();
-        match std::mem::replace(&mut self.state, State::Waiting { until: now }) {
-            State::Waiting { .. } => Course::End,
-            State::Running(worker) => {
-                worker.signal(Signal::SIGTERM);
-                self.state = State::Stopping { worker, until: now + STOP_LIMIT };
-                Course::On
-            }
-            // Asking again does not give it more time.
-            stopping @ State::Stopping { .. } => {
-                self.state = stopping;
-                Course::On
+            _ => {
+                info!(%signal, "ending");
+                // Nobody to tell is no reason to stay.
+                let _ = systemd::notify("STOPPING=1");
+                let now = Instant::now();
+                self.ssh.stop(now);
+                if let Some(agent) = &mut self.agent {
+                    agent.stop(now);
+                }
             }
         }
     }
-}
-
-#[derive(PartialEq, Eq)]
-enum Course {
-    On,
-    End,
 }
 
 fn register(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {

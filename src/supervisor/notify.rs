@@ -51,8 +51,8 @@ impl NotifySocket {
         &self.path
     }
 
-    /// The next message of `worker`; what others send is passed over. `None` when there is no more.
-    pub fn receive(&self, worker: Pid) -> Option<Message> {
+    /// The next message of one of `workers`; what others send is passed over. `None` when there is no more.
+    pub fn receive(&self, workers: &[Pid]) -> Option<(Pid, Message)> {
         loop {
             let mut text = [0; MAX_MESSAGE];
             let mut control = nix::cmsg_space!(libc::ucred);
@@ -70,8 +70,8 @@ impl NotifySocket {
                 });
                 (sender, received.bytes)
             };
-            if sender == Some(worker) {
-                return Some(parse(text.get(..length).unwrap_or_default()));
+            if let Some(sender) = sender.filter(|sender| workers.contains(sender)) {
+                return Some((sender, parse(text.get(..length).unwrap_or_default())));
             }
         }
     }
@@ -101,11 +101,12 @@ mod tests {
         let address =
             <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
         sender.send_to_addr(b"READY=1\nX=2", &address.unwrap()).unwrap();
-        assert_eq!(socket.receive(Pid::from_raw(1)), None);
+        assert_eq!(socket.receive(&[Pid::from_raw(1)]), None);
         let address =
             <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
         sender.send_to_addr(b"READY=1\nX=2", &address.unwrap()).unwrap();
-        assert_eq!(socket.receive(Pid::this()), Some(Message { ready: true, served: false }));
-        assert_eq!(socket.receive(Pid::this()), None);
+        let said = Message { ready: true, served: false };
+        assert_eq!(socket.receive(&[Pid::from_raw(1), Pid::this()]), Some((Pid::this(), said)));
+        assert_eq!(socket.receive(&[Pid::this()]), None);
     }
 }

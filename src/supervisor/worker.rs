@@ -28,6 +28,13 @@ pub struct Worker {
     pub served: bool,
 }
 
+/// How a worker ended.
+pub struct End {
+    /// Exit status 0.
+    pub well: bool,
+    pub how: String,
+}
+
 /// What every start of a worker has in common.
 pub struct Recipe {
     arguments: Vec<CString>,
@@ -109,13 +116,14 @@ impl Worker {
     }
 
     /// How the worker ended, or `None` while it runs.
-    pub fn try_wait(&self) -> Option<String> {
+    pub fn try_wait(&self) -> Option<End> {
+        let end = |well, how| Some(End { well, how });
         match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => None,
-            Ok(WaitStatus::Exited(_, status)) => Some(format!("exit status {status}")),
-            Ok(WaitStatus::Signaled(_, signal, _)) => Some(format!("signal {signal}")),
+            Ok(WaitStatus::Exited(_, status)) => end(status == 0, format!("exit status {status}")),
+            Ok(WaitStatus::Signaled(_, signal, _)) => end(false, format!("signal {signal}")),
             Ok(_) => None,
-            Err(error) => Some(error.to_string()),
+            Err(error) => end(false, error.to_string()),
         }
     }
 

@@ -55,6 +55,21 @@ impl Block {
         write_block(target.location, &bytes)
     }
 
+    /// Writes what counts to the copy that does not, unless it says the same already: then either may be lost.
+    /// The caller holds the update lock.
+    pub fn settle(&self) -> Result<(), BlockError> {
+        let Locations::Redundant(..) = &self.locations else { return Ok(()) };
+        let (environment, target) = self.read_for_update()?;
+        let other = codec::decode(&read_block(target.location).unwrap_or_default(), Layout::Redundant);
+        if other.is_ok_and(|(other, _)| other == environment) {
+            return Ok(());
+        }
+        let path = &target.location.path;
+        let bytes = codec::encode(&environment, target.layout, target.location.size, target.flags)
+            .map_err(|source| BlockError::Encode { path: path.clone(), source })?;
+        write_block(target.location, &bytes)
+    }
+
     /// The environment, and where its next version goes.
     fn read_for_update(&self) -> Result<(Environment, Target<'_>), BlockError> {
         match &self.locations {
@@ -273,6 +288,40 @@ mod tests {
             assert_eq!(copy_of(&mended, 3 - copy), copy_of(&whole, 3 - copy));
             assert_eq!(disk.value(), "mended");
         }
+    }
+
+    #[test]
+    fn settled_either_copy_may_be_lost_and_a_cut_on_the_way_loses_nothing() {
+        let disk = disk(2);
+        disk.set("new").unwrap();
+        let (before, first) = (disk.bytes(), copy_of(&disk.bytes(), 1).to_vec());
+        disk.block.settle().unwrap();
+        let after = disk.bytes();
+        assert_eq!(copy_of(&after, 1), first);
+        for copy in [1, 2] {
+            let mut damaged = after.clone();
+            damaged[0x1000 * copy + 100] ^= 1;
+            disk.put(&damaged);
+            assert_eq!(disk.value(), "new");
+        }
+        for cut in 0..=SIZE {
+            let mut torn = before.clone();
+            torn[0x2000..0x2000 + cut].copy_from_slice(&after[0x2000..0x2000 + cut]);
+            disk.put(&torn);
+            assert_eq!(disk.value(), "new");
+        }
+        disk.put(&after);
+        disk.block.settle().unwrap();
+        assert_eq!(disk.bytes(), after);
+        // A damaged copy is mended.
+        let mut damaged = after.clone();
+        damaged[0x1000 + 100] ^= 1;
+        disk.put(&damaged);
+        disk.block.settle().unwrap();
+        let mut damaged = disk.bytes();
+        damaged[0x2000 + 100] ^= 1;
+        disk.put(&damaged);
+        assert_eq!(disk.value(), "new");
     }
 
     #[test]

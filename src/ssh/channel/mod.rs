@@ -46,6 +46,11 @@ impl Job {
         }
     }
 
+    /// Whether it is what a probe may do, and nobody else.
+    pub fn is_probe(&self) -> bool {
+        matches!(self, Self::Subsystem(Subsystem::Probe))
+    }
+
     /// `SHELL -c COMMAND`, or the program that the configuration gives commands to.
     pub fn exec(ssh: &Ssh, command: &[u8]) -> Option<Self> {
         let words = match (&ssh.exec, &ssh.shell) {

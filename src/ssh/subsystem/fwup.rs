@@ -76,12 +76,12 @@ pub async fn update(session: &Session, sender: &impl Sender) -> u32 {
     let began = Instant::now();
     let holder = holder(session);
     let begun = tokio::select! {
-        begun = Update::begin(config, &holder) => begun,
+        begun = Update::begin(config, &holder, sender) => begun,
         () = sender.gone() => Err(Refusal::new("the client is gone", 1_u32)),
     };
     let outcome = match begun {
         Ok(update) => update.run(sender).await,
-        // What the sender sends is not even read.
+        // Of what the sender sends, no more is read than it took to decide.
         Err(Refusal { text, status }) => {
             sender.stdout(format!("{text}\n").into()).await;
             Outcome { status, bytes: 0, last_line: text }

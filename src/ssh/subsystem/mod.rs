@@ -7,8 +7,9 @@ pub mod legacy;
 mod status;
 
 use crate::config::Ssh;
-use crate::ssh::channel::{self, Session};
+use crate::ssh::channel::{self, Exit, Session};
 use crate::ssh::connection::Service;
+use crate::ssh::probe;
 
 /// The longest name that is looked up.
 const MAX_NAME: usize = 64;
@@ -21,6 +22,8 @@ pub enum Subsystem {
     Legacy,
     /// `firmware status --json` of this daemon.
     Status,
+    /// Nothing, successfully: for the probe.
+    Probe,
     /// A program of the image's own, from `[ssh.subsystem]`.
     Program(Vec<String>),
 }
@@ -35,6 +38,7 @@ impl Subsystem {
         match (service, name) {
             (Service::Legacy, legacy::NAME) => Some(Self::Legacy),
             (Service::Legacy, _) => None,
+            (Service::Ssh, probe::SUBSYSTEM) => Some(Self::Probe),
             (Service::Ssh, _) if ssh.subsystem.contains_key(name) => {
                 ssh.subsystem.get(name).cloned().map(Self::Program)
             }
@@ -51,6 +55,10 @@ impl Subsystem {
             Self::Fwup => fwup::run(session).await,
             Self::Legacy => legacy::run(session).await,
             Self::Status => status::run(session).await,
+            Self::Probe => {
+                session.flow.discard();
+                session.output().finish(Exit::Status(0)).await;
+            }
             Self::Program(words) => channel::run_program(session, words).await,
         }
     }

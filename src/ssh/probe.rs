@@ -1,0 +1,193 @@
+//! The probe: a login through the real port, with a real key exchange and a key of its own, that may do nothing.
+//!
+//! The agent worker makes the key in memory and tells its public half over the control socket, which is root's.
+//! It is good for one login within a short time, from this machine's own addresses, and for one subsystem that
+//! does nothing: never for a shell, a command or anything else.
+
+use std::borrow::Cow;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use russh::client::{self, AuthResult};
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::{ChannelMsg, Disconnect, SshId};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::connection::Connection;
+use super::control::{self, Request, Response};
+use super::{algorithms, host_keys};
+use crate::config::{Config, HostKeyType};
+
+/// The only thing a probe may ask for.
+pub const SUBSYSTEM: &str = "myelin-probe";
+/// Who it says it is; nobody asks.
+const USER: &str = "myelin-probe";
+/// How long its key is expected.
+const EXPECTED_FOR: Duration = Duration::from_secs(60);
+/// How long a login may take: the smallest boards exchange keys for seconds.
+const LOGIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// The key that the worker expects now, if one.
+#[derive(Default)]
+pub struct Expected(Mutex<Option<(PublicKey, Instant)>>);
+
+impl Expected {
+    /// The next login with this key is a probe.
+    pub fn expect(&self, key: PublicKey) {
+        *self.lock() = Some((key, Instant::now() + EXPECTED_FOR));
+    }
+
+    /// Whether somebody with this key is the probe.
+    pub fn is_probe(&self, key: &PublicKey, connection: &Connection) -> bool {
+        let own = is_own_address(connection.peer.ip(), connection.local.ip());
+        let matches = |(expected, until): &(PublicKey, Instant)| {
+            expected.key_data() == key.key_data() && Instant::now() < *until
+        };
+        own && self.lock().as_ref().is_some_and(matches)
+    }
+
+    /// The same, and the key is used up.
+    pub fn take(&self, key: &PublicKey, connection: &Connection) -> bool {
+        self.is_probe(key, connection) && self.lock().take().is_some()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(PublicKey, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// From the machine to itself both ends have the same address; nobody outside gets an answer sent to it.
+fn is_own_address(peer: IpAddr, local: IpAddr) -> bool {
+    peer.is_loopback() || peer == local
+}
+
+/// A key for probes, which lives in memory only.
+pub fn new_key() -> Result<Arc<PrivateKey>, ProbeError> {
+    let key = host_keys::generate(HostKeyType::Ed25519, USER).map_err(io::Error::other)?;
+    Ok(Arc::new(key))
+}
+
+/// Logs in through the port on which the worker listens.
+pub async fn log_in(config: &Config, key: &Arc<PrivateKey>) -> Result<(), ProbeError> {
+    let mut last = ProbeError::NoAddress;
+    for round in 0.. {
+        let public = key.public_key().to_openssh().map_err(|error| io::Error::other(error.to_string()))?;
+        let config = config.clone();
+        let asked =
+            tokio::task::spawn_blocking(move || control::ask(&config, &Request::Probe { key: public }));
+        let status = match asked.await.map_err(io::Error::other)?.map_err(ProbeError::Ask)? {
+            Response::Status(status) => status,
+            Response::Error(error) => return Err(ProbeError::Ask(io::Error::other(error))),
+        };
+        // One at a time: the key is good for one login.
+        let Some(address) = status.listening.iter().filter_map(|text| reachable(text)).nth(round) else {
+            break;
+        };
+        let login = log_in_at(address, Arc::clone(key), status.host_keys.clone());
+        match timeout(LOGIN_LIMIT, login).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(source)) => last = ProbeError::Login { address, source },
+            Err(_) => last = ProbeError::TimedOut { address },
+        }
+    }
+    Err(last)
+}
+
+/// Where a listening address can be reached from here; `None` for other services and unbound sockets.
+fn reachable(listening: &str) -> Option<SocketAddr> {
+    let mut address: SocketAddr = listening.parse().ok()?;
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    (address.port() != 0).then_some(address)
+}
+
+async fn log_in_at(
+    address: SocketAddr,
+    key: Arc<PrivateKey>,
+    host_keys: Vec<String>,
+) -> Result<(), russh::Error> {
+    let config = client::Config {
+        client_id: SshId::Standard(Cow::Borrowed("SSH-2.0-MyelinProbe")),
+        // Whatever the configuration of the server leaves.
+        preferred: algorithms::everything(),
+        ..client::Config::default()
+    };
+    let mut session = client::connect(Arc::new(config), address, Client { host_keys }).await?;
+    let key = PrivateKeyWithHashAlg::new(key, None);
+    if !matches!(session.authenticate_publickey(USER, key).await?, AuthResult::Success) {
+        return Err(russh::Error::NotAuthenticated);
+    }
+    let mut channel = session.channel_open_session().await?;
+    channel.request_subsystem(true, SUBSYSTEM).await?;
+    while let Some(message) = channel.wait().await {
+        match message {
+            ChannelMsg::ExitStatus { exit_status: 0 } => {
+                let _ = session.disconnect(Disconnect::ByApplication, "", "en").await;
+                return Ok(());
+            }
+            ChannelMsg::Failure => break,
+            _ => {}
+        }
+    }
+    Err(russh::Error::RequestDenied)
+}
+
+struct Client {
+    host_keys: Vec<String>,
+}
+
+impl client::Handler for Client {
+    type Error = russh::Error;
+
+    /// Only our own worker has one of the keys that it told us.
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        let PublicKeyOrCertificate::PublicKey { key, .. } = key else { return Ok(false) };
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        Ok(self.host_keys.iter().any(|known| known.split(' ').any(|word| word == fingerprint)))
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    #[error("the ssh worker does not answer on its control socket: {0}")]
+    Ask(#[source] io::Error),
+    #[error("the ssh worker listens nowhere yet")]
+    NoAddress,
+    #[error("no login at {address}: {source}")]
+    Login { address: SocketAddr, source: russh::Error },
+    #[error("no login at {address} within {} s", LOGIN_LIMIT.as_secs())]
+    TimedOut { address: SocketAddr },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listening_address_is_reached_from_here() {
+        let of = |text: &str| reachable(text).map(|address| address.to_string());
+        assert_eq!(of("0.0.0.0:22").as_deref(), Some("127.0.0.1:22"));
+        assert_eq!(of("[::]:2222").as_deref(), Some("[::1]:2222"));
+        assert_eq!(of("10.0.0.5:22").as_deref(), Some("10.0.0.5:22"));
+        for none in ["0.0.0.0:0", "0.0.0.0:8989 (legacy)", "Invalid argument (os error 22)"] {
+            assert_eq!(of(none), None);
+        }
+    }
+
+    #[test]
+    fn only_this_machine_has_the_same_address_at_both_ends() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(is_own_address(ip("127.0.0.1"), ip("127.0.0.1")));
+        assert!(is_own_address(ip("::1"), ip("::1")));
+        assert!(is_own_address(ip("10.0.0.5"), ip("10.0.0.5")));
+        assert!(!is_own_address(ip("10.0.0.6"), ip("10.0.0.5")));
+    }
+}
