@@ -48,7 +48,7 @@ def validates_itself(version):
 
 def never_well(version):
     """Its health program never says that it is well."""
-    return firmware(version, EXTRA=extra("never-well", 'gates = ["health"]\nhealth = ["/bin/false"]\ntime_limit = "30s"'))
+    return firmware(version, EXTRA=extra("never-well", 'gates = ["health"]\nhealth = ["/bin/false"]\ntime_limit = "15s"'))
 
 
 def extra(name, validation):
