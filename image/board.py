@@ -178,7 +178,8 @@ class Board:
 
     def upload(self, firmware, *options):
         """`myelin upload`; its exit status and its words."""
-        command = [host_myelin(), "upload", *self.ssh_options(), "--wait=120", *options, "root@127.0.0.1", str(firmware)]
+        options = options or ["--wait=120"]
+        command = [host_myelin(), "upload", *self.ssh_options(), *options, "root@127.0.0.1", str(firmware)]
         done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT)
         return done.returncode, done.stdout

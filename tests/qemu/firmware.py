@@ -37,7 +37,27 @@ def disk(name):
 
 
 def good(version):
+    """Waits to be validated by hand, so that a test can come before that."""
+    return firmware(version, EXTRA=extra("manual", 'gates = ["manual"]'))
+
+
+def validates_itself(version):
+    """As it comes: valid as soon as somebody can log in."""
     return firmware(version)
+
+
+def never_well(version):
+    """Its health program never says that it is well."""
+    return firmware(version, EXTRA=extra("never-well", 'gates = ["health"]\nhealth = ["/bin/false"]\ntime_limit = "15s"'))
+
+
+def extra(name, validation):
+    """Files that lie over the root file system."""
+    folder = FOLDER / f"extra-{name}"
+    config = folder / "etc/myelin/conf.d/50-validation.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(f"[firmware.validation]\n{validation}\n")
+    return folder
 
 
 def root_of_another():
@@ -62,11 +82,12 @@ def panics(version):
 
 def mute(version):
     """Comes up, but nobody can log in."""
-    script = FOLDER / "mute/etc/init.d/S50myelin"
+    folder = extra("mute", "gates = []")
+    script = folder / "etc/init.d/S50myelin"
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(NO_SSH)
     script.chmod(0o755)
-    return firmware(version, EXTRA=FOLDER / "mute")
+    return firmware(version, EXTRA=folder)
 
 
 def other_platform(version):

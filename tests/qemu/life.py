@@ -32,6 +32,8 @@ class Life:
             self.firmware_for_another_board,
             self.one_damaged_environment_copy,
             self.three_updates_in_a_row,
+            self.validates_itself,
+            self.never_well,
             self.data_is_repaired,
             self.data_beyond_repair,
             self.both_environment_copies_damaged,
@@ -110,11 +112,30 @@ class Life:
         self.board.up("a", "2.1.0")
         self.install(firmware.good("2.0.0"), "b", "2.0.0")
 
+    def validates_itself(self):
+        """The default: a login through the real port is proof enough."""
+        self.upload(firmware.validates_itself("2.3.0"), DONE)
+        self.board.up("a", "2.3.0")
+        started = time.monotonic()
+        while self.board.status()["slots"]["a"]["validated"] is not True:
+            assert time.monotonic() - started < 60, self.board.ssh("dmesg | tail -20")
+        self.restart()
+        self.board.up("a", "2.3.0")
+
+    def never_well(self):
+        """Myelin itself goes back when the time of the trial is over."""
+        self.upload(firmware.never_well("3.3.0"), DONE)
+        self.board.up("b", "3.3.0")
+        started = time.monotonic()
+        self.board.up("a", "2.3.0")
+        print(f"  back after {time.monotonic() - started:.0f} s")
+        expect(self.board.status(), running="a", next="a", pending_reboot=False)
+
     def data_is_repaired(self):
         self.board.ssh("sync")
         self.board.reset()
         self.damage(layout()["DATA"] + 2, 2)  # the superblock
-        self.board.power_on().up("b", "2.0.0")
+        self.board.power_on().up("a", "2.3.0")
         assert "repairing" in self.board.ssh("dmesg | grep myelin-data")
         assert self.board.ssh("cat /data/mark") == "kept\n"
 
@@ -125,8 +146,8 @@ class Life:
         self.damage(layout()["DATA"] + 32768 * 8 + 8, 4096)
         known_hosts = self.board.known_hosts.read_bytes()
         self.board.known_hosts.unlink()
-        self.board.power_on().up("b", "2.0.0")
-        expect(self.board.status(), running="b", next="b")
+        self.board.power_on().up("a", "2.3.0")
+        expect(self.board.status(), running="a", next="a")
         print("  /data:", self.board.ssh("mount | grep ' /data '; cat /run/motd 2>/dev/null; true").strip())
         self.board.known_hosts.write_bytes(known_hosts)
 
@@ -136,7 +157,7 @@ class Life:
             self.damage(layout()[copy], 1)
         self.board.known_hosts.unlink()
         self.board.power_on().wait("environment from none")
-        self.board.up("a", "2.1.0")
+        self.board.up("a", "2.3.0")
         print("  status says:", self.board.status()["problem"])
 
     # What the cases are made of
@@ -172,8 +193,7 @@ class Life:
 
 
 def validate(board):
-    if "no such command" in board.ssh("myelin firmware validate || echo no such command"):
-        board.ssh("myelin fwup -a -q -d /dev/rootdisk0 -t validate -i /usr/share/fwup/ops.fw && sync")
+    board.ssh("myelin firmware validate && sync")
     status = board.status()
     assert status["slots"][status["running"]]["validated"] is True, status
 

@@ -17,9 +17,11 @@ from collections import Counter
 import firmware
 from board import Board, BoardError, host_myelin, layout
 from life import DONE, validate
-from writelog import DISCARD, FLUSH, FUA, SECTOR, Disk, entries, length
+from writelog import DISCARD, FLUSH, FUA, SECTOR, Disk, Layer, entries, length
 
 LAYOUT = layout()
+# So many bad states are enough to see what is wrong.
+MANY = 20
 
 
 def region(name, count):
@@ -89,7 +91,7 @@ class Replay:
     def run(self):
         started = time.monotonic()
         pending = []
-        for count, entry in enumerate(entries(self.record.log), 1):
+        for entry in entries(self.record.log):
             if entry.flags & FLUSH:
                 self.commit(pending)
                 pending = []
@@ -100,12 +102,14 @@ class Replay:
                 pending.append(entry)
             if entry.flags & FUA:
                 self.commit(pending[-1:])
-            self.disk.top = on_top(pending)
-            self.look(count, "all written")
+            self.disk.top = [Layer(write) for write in pending]
+            self.look(entry.number, "all written")
             for sample in range(self.losses(pending)):
-                self.disk.top = on_top(pending, self.random)
-                self.look(count, f"loss {sample}")
-        self.disk.top = {}
+                self.disk.top = some_of(pending, self.random)
+                self.look(entry.number, f"loss {sample}")
+            if len(self.bad) > MANY:
+                break
+        self.disk.top = []
         states = sum(self.kinds.values())
         print(f"  {states} states judged in {time.monotonic() - started:.0f} s, {len(self.bad)} bad; "
               f"{self.judge.looks} times /data was looked at")
@@ -120,7 +124,7 @@ class Replay:
     def losses(self, pending):
         """How many samples: more while an environment is under way, where a loss does most harm."""
         if any(entry.sector < LAYOUT["COMMON"] for entry in pending):
-            return 8 * self.samples
+            return 4 * self.samples
         return self.samples if pending else 0
 
     def commit(self, written):
@@ -155,17 +159,10 @@ class Replay:
         path.unlink()
 
 
-def on_top(written, chance=None):
-    """The sectors of these writes; with chance, some are lost: whole writes, or single sectors of them."""
-    top = {}
-    for entry in written:
-        fate = chance.random() if chance else 0
-        if fate > 0.8:
-            continue
-        for index, sector in enumerate(entry.sectors()):
-            if fate < 0.4 or chance.random() < 0.5:
-                top[sector] = entry.data[index * SECTOR:(index + 1) * SECTOR]
-    return top
+def some_of(written, chance):
+    """These writes without some that are lost: whole ones, or single sectors of them."""
+    fates = ((entry, chance.random()) for entry in written)
+    return [Layer(entry, 0 if fate < 0.4 else chance.getrandbits(entry.count)) for entry, fate in fates if fate < 0.8]
 
 
 class Bad(Exception):
@@ -192,7 +189,7 @@ class Judge:
 
     def changed(self, entry):
         for name, sectors in REGIONS.items():
-            if entry.sector < sectors.stop and sectors.start < entry.sector + entry.count:
+            if entry.touches(sectors):
                 self.versions[name] += 1
 
     def kind(self, promised):
@@ -225,7 +222,7 @@ class Judge:
         return self.cache[key]
 
     def stamp(self, name):
-        return self.versions[name], frozenset(self.disk.on_top(REGIONS[name]))
+        return self.versions[name], *((layer.entry.number, layer.lost) for layer in self.disk.on_top(REGIONS[name]))
 
     def status(self, copies):
         with open(self.environment, "wb") as image:

@@ -13,11 +13,11 @@ MAGIC = 0x6A736677736872
 class Entry:
     """One write, flush or discard, in the order in which they ended."""
 
-    def __init__(self, flags, sector, count, data):
-        self.flags, self.sector, self.count, self.data = flags, sector, count, data
+    def __init__(self, number, flags, sector, count, data):
+        self.number, self.flags, self.sector, self.count, self.data = number, flags, sector, count, data
 
-    def sectors(self):
-        return range(self.sector, self.sector + self.count)
+    def touches(self, sectors):
+        return self.sector < sectors.stop and sectors.start < self.sector + self.count
 
 
 def entries(path):
@@ -26,32 +26,52 @@ def entries(path):
         magic, _, _, size = struct.unpack("<QQQL", log.read(28))
         assert magic == MAGIC and size == SECTOR, f"{path} is no write log"
         log.seek(SECTOR)
+        number = 0
         while len(head := log.read(SECTOR)) == SECTOR:
             sector, count, flags, _ = struct.unpack("<QQQQ", head[:32])
             data = b"" if flags & (DISCARD | MARK) else log.read(count * SECTOR)
-            yield Entry(flags, sector, count, data)
+            number += 1
+            yield Entry(number, flags, sector, count, data)
 
 
 def length(path):
     return sum(1 for _ in entries(path))
 
 
+class Layer:
+    """A write that has not been flushed, or what of it has reached the disk: `lost` has a bit for each sector."""
+
+    def __init__(self, entry, lost=0):
+        self.entry, self.lost = entry, lost
+
+    def pieces(self, sectors):
+        """What lies in these sectors: (first sector, data)."""
+        entry = self.entry
+        first, end = max(entry.sector, sectors.start), min(entry.sector + entry.count, sectors.stop)
+        step = 1 if self.lost else max(end - first, 1)
+        for sector in range(first, end, step):
+            at = sector - entry.sector
+            if not self.lost >> at & 1:
+                yield sector, entry.data[at * SECTOR:(at + step) * SECTOR]
+
+
 class Disk:
-    """An image file, and sectors that are on top of it without being in it."""
+    """An image file, and layers that are on top of it without being in it."""
 
     def __init__(self, path):
-        self.path, self.file, self.top = Path(path), open(path, "r+b", buffering=0), {}
+        self.path, self.file, self.top = Path(path), open(path, "r+b", buffering=0), []
 
     def read(self, sectors):
         self.file.seek(sectors.start * SECTOR)
         found = bytearray(self.file.read(len(sectors) * SECTOR))
-        for sector, data in self.on_top(sectors):
-            at = (sector - sectors.start) * SECTOR
-            found[at:at + SECTOR] = data
+        for layer in self.on_top(sectors):
+            for sector, data in layer.pieces(sectors):
+                at = (sector - sectors.start) * SECTOR
+                found[at:at + len(data)] = data
         return bytes(found)
 
     def on_top(self, sectors):
-        return [(sector, data) for sector, data in self.top.items() if sector in sectors]
+        return [layer for layer in self.top if layer.entry.touches(sectors)]
 
     def write(self, entry):
         self.file.seek(entry.sector * SECTOR)
@@ -77,5 +97,6 @@ class Disk:
                 while start < at:
                     data = os.pread(source, min(at - start, 1 << 20), start)
                     start += os.pwrite(target.fileno(), data, start - first)
-            for sector, data in self.on_top(sectors):
-                os.pwrite(target.fileno(), data, (sector - sectors.start) * SECTOR)
+            for layer in self.on_top(sectors):
+                for sector, data in layer.pieces(sectors):
+                    os.pwrite(target.fileno(), data, (sector - sectors.start) * SECTOR)
