@@ -158,6 +158,41 @@ pub fn ubi_start_update(volume: &impl AsFd, length: i64) -> io::Result<()> {
     check(unsafe { libc::ioctl(volume.as_fd().as_raw_fd(), UBI_IOCVOLUP, &raw const length) }).map(drop)
 }
 
+/// Unmaps the program's code and constants, for a process whose start is over: it has run through much of the
+/// program once, and those pages count as its memory for as long as they are mapped. What is needed again comes
+/// back from the page cache. Only a hint, so that there is no result. Not done between logins: what a login
+/// needs stays mapped.
+pub fn unmap_code() {
+    // SAFETY: the callback has the type that dl_iterate_phdr(3) wants and needs no data.
+    unsafe { libc::dl_iterate_phdr(Some(unmap_constant_segments), std::ptr::null_mut()) };
+}
+
+/// Called for the program first, and ends the iteration before its libraries.
+unsafe extern "C" fn unmap_constant_segments(
+    info: *mut libc::dl_phdr_info,
+    _: libc::size_t,
+    _: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: dl_iterate_phdr passes a valid `info`, whose headers lie in the program for as long as it runs.
+    let (base, headers) = unsafe {
+        ((*info).dlpi_addr, std::slice::from_raw_parts((*info).dlpi_phdr, usize::from((*info).dlpi_phnum)))
+    };
+    // SAFETY: sysconf takes a number.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(64 << 10);
+    let constant =
+        headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0);
+    for segment in constant {
+        // What the segment shares a page with is not ours to touch; between segments may lie anything.
+        let start = (base + segment.p_vaddr) as usize;
+        let (first, end) = (start.next_multiple_of(page), (start + segment.p_filesz as usize) / page * page);
+        let address = std::ptr::with_exposed_provenance_mut(first);
+        // SAFETY: the range is mapped from the program's file, whole pages of one segment that nothing can
+        // have written to, so the kernel finds the same bytes there again.
+        unsafe { libc::madvise(address, end.saturating_sub(first), libc::MADV_DONTNEED) };
+    }
+    1
+}
+
 /// linux/fs.h: `_IO(0x12, 119)`
 const BLKDISCARD: libc::Ioctl = libc::_IO(0x12, 119);
 /// mtd/ubi-user.h: `_IOW('O', 0, __s64)`

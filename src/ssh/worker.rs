@@ -108,6 +108,7 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
         loops.spawn(make_slow_keys(Arc::clone(&server), pending));
     }
     tell("READY=1");
+    sys::unmap_code();
     // Found once after boot, for the status; an update looks again under its lock. Beside the work, because a
     // disk that does not answer must not keep anybody out.
     let config = server.settings().config.clone();

@@ -220,6 +220,7 @@ impl Supervisor {
             let ssh_is_ready = self.ssh.worker().is_some_and(|ssh| ssh.pid == pid) && ready;
             if ssh_is_ready && !self.told_ready {
                 self.told_ready = true;
+                sys::unmap_code();
                 // Under systemd with Type=notify the unit is up when somebody can log in.
                 if let Err(error) = systemd::notify("READY=1") {
                     warn!(%error, "cannot tell the service manager that we are ready");
