@@ -265,6 +265,8 @@ class Judge:
             if repaired.returncode <= 2:
                 break
         else:
+            if repaired.returncode == 8 and is_so("is_beyond_repair"):
+                return None
             raise Bad(f"/data cannot be repaired: {repaired.stdout.decode().splitlines()[-1:]}")
         return tuple(subprocess.run(["debugfs", "-R", f"cat {path}", image], stdout=subprocess.PIPE,
                                     stderr=subprocess.DEVNULL, check=True).stdout.decode("utf-8", "replace")
