@@ -646,8 +646,11 @@ impl Data {
 
 const MEBIBYTE: usize = 1 << 20;
 
+/// Time and number of mounts, and the magic number.
 fn ext4_like() -> Vec<u8> {
     let mut disk = vec![0; MEBIBYTE];
+    disk[1024 + 44..][..4].copy_from_slice(&[1, 2, 3, 4]);
+    disk[1024 + 52] = 1;
     disk[1080..1082].copy_from_slice(&[0x53, 0xef]);
     disk
 }
@@ -670,6 +673,14 @@ fn a_new_disk_gets_a_file_system() {
     for disk in [wiped, begun, vec![0; MEBIBYTE]] {
         assert_eq!(Data::new(&disk).run(), ["mke2fs -F -q", "mount -t ext4"]);
     }
+}
+
+#[test]
+fn a_file_system_that_was_never_mounted_is_made_again_when_it_cannot_be() {
+    let mut begun = ext4_like();
+    begun[1024 + 44..][..10].fill(0);
+    assert_eq!(Data::new(&begun).run(), ["mount -t ext4"]);
+    assert_eq!(Data::new(&begun).fails(1).run(), ["mount -t ext4", "mke2fs -F -q", "mount -t ext4"]);
 }
 
 #[test]

@@ -33,9 +33,9 @@ DATA = range(LAYOUT["DATA"], WHOLE.stop)
 COPIES = [region(copy, "ENV_COUNT") for copy in ("ENV_A", "ENV_B")]
 BOOT = {slot: region(f"BOOT_{slot.upper()}", "BOOT_COUNT") for slot in "ab"}
 ROOT = {slot: region(f"ROOT_{slot.upper()}", "ROOT_COUNT") for slot in "ab"}
-# The start script's own question, asked of an image file.
+# The start script's own questions, asked of an image file.
 SCRIPT = (firmware.TOP / "buildroot-package/package/myelin/myelin-data").read_text()
-IS_NEW = SCRIPT[:SCRIPT.index("\nis_mounted && exit")] + '\nDEVICE=$1\nis_new\n'
+QUESTIONS = SCRIPT[:SCRIPT.index("\nis_mounted && exit")] + '\nDEVICE=$2\n"$1"\n'
 HOST_KEY = "/myelin/ssh/ssh_host_ed25519_key"
 ADDED_KEYS = "/myelin/ssh/authorized_keys"
 
@@ -255,13 +255,18 @@ class Judge:
         self.looks += 1
         image = self.folder / "data"
         self.disk.extract(DATA, image)
-        if subprocess.run(["sh", "-c", IS_NEW, "myelin-data", image]).returncode == 0:
+        def is_so(question):
+            return subprocess.run(["sh", "-c", QUESTIONS, "myelin-data", question, image]).returncode == 0
+
+        if is_so("is_new") or is_so("was_never_mounted"):
             return None
         for how in "-p", "-y":
             repaired = subprocess.run(["e2fsck", how, image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             if repaired.returncode <= 2:
                 break
         else:
+            if repaired.returncode == 8 and is_so("is_beyond_repair"):
+                return None
             raise Bad(f"/data cannot be repaired: {repaired.stdout.decode().splitlines()[-1:]}")
         return tuple(subprocess.run(["debugfs", "-R", f"cat {path}", image], stdout=subprocess.PIPE,
                                     stderr=subprocess.DEVNULL, check=True).stdout.decode("utf-8", "replace")
