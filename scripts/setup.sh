@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what `make demo`, `make test` and `make bench` need from Debian's packages, and nothing that is
-# there already. Says what it installs.
+# there already; with the word `board` also what images, the emulated board and cross builds need. Says what it
+# installs.
 set -eu
 
 # A command or file that shows whether it is there, and the package that brings it.
@@ -28,6 +29,22 @@ prlimit util-linux
 git git
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 '
+
+for_board='
+qemu-system-aarch64 qemu-system-arm
+qemu-img qemu-utils
+qemu-arm-static qemu-user-static
+/usr/lib/u-boot/qemu_arm64/u-boot.bin u-boot-qemu
+mkimage u-boot-tools
+mksquashfs squashfs-tools
+cpio cpio
+depmod kmod
+xz xz-utils
+e2fsck e2fsprogs
+pip3 python3-pip
+llvm-objdump llvm
+'
+[ "${1:-}" != board ] || needed="$needed$for_board"
 
 # The oldest Rust that builds this (Cargo.toml, rust-version).
 oldest_rust=89
