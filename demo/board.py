@@ -41,10 +41,11 @@ def upload(board, file):
 
 def boot_loader(board):
     """What U-Boot and the start scripts have said since the last time."""
-    for _, line in board.console:
+    shown = getattr(board, "shown", 0)
+    board.shown = len(board.console)
+    for _, line in board.console[shown:board.shown]:
         if line and line.startswith(("slots:", "board:", "U-Boot 20", "data:", "initramfs:")):
             print(f"   console: {line}")
-    board.console, board.read = [], 0
 
 
 def main():
@@ -89,6 +90,7 @@ def main():
         print(f"{update['bytes']} bytes are written; the board is switched off")
         board.reset()
         push.wait()
+    board.shown = 0
     with board:
         board.up("b", "2.0.0")
         boot_loader(board)
