@@ -41,10 +41,11 @@ def upload(board, file):
 
 def boot_loader(board):
     """What U-Boot and the start scripts have said since the last time."""
-    for _, line in board.console:
+    shown = getattr(board, "shown", 0)
+    board.shown = len(board.console)
+    for _, line in board.console[shown:board.shown]:
         if line and line.startswith(("slots:", "board:", "U-Boot 20", "data:", "initramfs:")):
             print(f"   console: {line}")
-    board.console, board.read = [], 0
 
 
 def main():
@@ -81,14 +82,15 @@ def main():
         boot_loader(board)
         slots(board)
 
-        say("The power goes while the next update is written: nothing is lost")
+        say("The board is reset while the next update is written: the running slot is untouched")
         push = subprocess.Popen([host_myelin(), "upload", *board.ssh_options(), "--quiet", "root@127.0.0.1",
                                  str(firmware.validates_itself("4.0.0"))], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not (update := board.status()["update"]) or update["bytes"] < 4 << 20:
             time.sleep(0.1)
-        print(f"{update['bytes']} bytes are written; the board is switched off")
+        print(f"{update['bytes']} bytes are written; the board is reset")
         board.reset()
         push.wait()
+    board.shown = 0
     with board:
         board.up("b", "2.0.0")
         boot_loader(board)
