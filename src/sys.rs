@@ -158,10 +158,10 @@ pub fn ubi_start_update(volume: &impl AsFd, length: i64) -> io::Result<()> {
     check(unsafe { libc::ioctl(volume.as_fd().as_raw_fd(), UBI_IOCVOLUP, &raw const length) }).map(drop)
 }
 
-/// Unmaps the program's code and constants, for a process whose start is over: it has run through much of the
-/// program once, and those pages count as its memory for as long as they are mapped. What is needed again comes
-/// back from the page cache. Only a hint, so that there is no result. Not done between logins: what a login
-/// needs stays mapped.
+/// Unmaps the program's code and constants, for a process that comes to rest: its start, or a login, has run
+/// through much of the program, and those pages count as its memory for as long as they are mapped. What is
+/// needed again comes back from the page cache, 64 KiB around each access. Only a hint, so that there is no
+/// result.
 pub fn unmap_code() {
     // SAFETY: the callback has the type that dl_iterate_phdr(3) wants and needs no data.
     unsafe { libc::dl_iterate_phdr(Some(unmap_constant_segments), std::ptr::null_mut()) };

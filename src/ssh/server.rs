@@ -22,7 +22,7 @@ use super::failures::Failures;
 use super::host_keys::HostKeys;
 use super::{algorithms, probe};
 use crate::config::{Config, Source};
-use crate::systemd;
+use crate::{sys, systemd};
 
 /// What all queues together may hold in memory and on disk.
 const PROCESS_MEMORY: usize = 16 << 20;
@@ -278,7 +278,11 @@ pub struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.server.leave_admission(self.id, false);
-        lock(&self.server.connections).remove(&self.id);
+        let mut connections = lock(&self.server.connections);
+        connections.remove(&self.id);
+        if connections.is_empty() {
+            sys::unmap_code();
+        }
     }
 }
 
