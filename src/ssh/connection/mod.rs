@@ -67,6 +67,7 @@ pub struct Connection {
     pub login: OnceLock<Login>,
     server: Arc<Server>,
     authenticated: AtomicBool,
+    has_room_for_the_end: AtomicBool,
     greeted: Notify,
     channels: AtomicUsize,
     bytes_in: AtomicU64,
@@ -138,7 +139,24 @@ impl Connection {
 
     /// Whether it has no future: it was told to end, or the client is gone. For those who do not read from it.
     pub fn is_over(&self) -> bool {
+        if !self.has_room_for_the_end.swap(true, Ordering::Relaxed) {
+            self.make_room_for_the_end();
+        }
         self.end.reason.get().is_some() || sys::peer_is_gone(self.stream.as_fd())
+    }
+
+    /// While nobody reads, the client's FIN waits behind the data that the kernel has no room for, and the kernel
+    /// of a killed client goes on to offer both for minutes. The client may send no more than the window that
+    /// russh has given it, so with room for that the FIN comes through.
+    fn make_room_for_the_end(&self) {
+        let window = self.server.settings().config.ssh.window_size.0;
+        // Twice: a packet of each size costs the kernel more than its bytes.
+        let room = libc::c_int::try_from(window * 2).unwrap_or(libc::c_int::MAX);
+        let socket = self.stream.as_fd();
+        // Above net.core.rmem_max only root may; up to there everybody (socket(7)).
+        let _ = sys::set_socket_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, room)
+            .or_else(|_| sys::set_socket_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, room));
+        let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, room);
     }
 
     pub fn count_read(&self, bytes: usize) {
@@ -215,6 +233,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
         login: OnceLock::new(),
         server: Arc::clone(&server),
         authenticated: AtomicBool::new(false),
+        has_room_for_the_end: AtomicBool::new(false),
         greeted: Notify::new(),
         channels: AtomicUsize::new(0),
         bytes_in: AtomicU64::new(0),
