@@ -12,6 +12,7 @@ mod fwup;
 mod host;
 mod logging;
 mod pipe;
+mod sftp;
 mod ssh;
 mod supervisor;
 mod sys;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
     }
     if args.get(1).is_some_and(|word| word == "fwup") {
         return fwup::main(args.into_iter().skip(2));
+    }
+    if args.get(1).is_some_and(|word| word == "sftp-server") {
+        return sftp::main(args.into_iter().skip(2));
     }
     cli::main(args)
 }

@@ -23,7 +23,7 @@ use super::subsystem::Subsystem;
 use crate::config::{Program, Ssh};
 use flow::Flow;
 pub use output::{Exit, Output};
-pub use process::subsystem as run_program;
+pub use process::{applet as run_applet, subsystem as run_program};
 use pty::{Size, Terminal};
 
 /// What a channel was asked to run.
