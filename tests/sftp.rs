@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use common::transfer::{client, described, new_tree, succeeded};
 use common::{
     Device, descendants, descriptors, pipe_into, random_bytes, signal, status_kib, text, wait_at_most,
     wait_until,
@@ -24,48 +25,10 @@ fn both() -> [(&'static str, Device); 2] {
     [("ours", Device::start("", "")), ("OpenSSH's", Device::start("", REFERENCE))]
 }
 
-/// One of OpenSSH's programs that copy files, with the options for this device.
-fn client(device: &Device, program: &str, options: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.args(options).args(device.ssh_options()).args(["-P", &device.port.to_string()]);
-    command
-}
-
 /// Runs commands of sftp(1), which ends at the first that fails.
 fn sftp(device: &Device, options: &[&str], batch: &str) -> Output {
     let options = [options, &["-b", "-"]].concat();
     pipe_into(client(device, "sftp", &options).arg("root@127.0.0.1"), batch.as_bytes())
-}
-
-#[track_caller]
-fn succeeded(output: &Output, what: &str) {
-    assert!(output.status.success(), "{what}: {}{}", text(&output.stdout), text(&output.stderr));
-}
-
-/// A small tree with all that gets lost on a bad way: modes, times, odd names, empty files, links.
-fn new_tree(folder: &Path) {
-    use std::os::unix::ffi::OsStrExt;
-    fs::create_dir_all(folder.join("deep/er/and deeper")).unwrap();
-    fs::create_dir(folder.join("empty folder")).unwrap();
-    let names =
-        [&b"plain"[..], b"with space", b"new\nline", b"latin \xe4\xf6\xfc", &[b'n'; 255], b"$HOME;'\"*?\\"];
-    for (seed, name) in (1..).zip(names) {
-        let path = folder.join(std::ffi::OsStr::from_bytes(name));
-        fs::write(&path, random_bytes(1 << (2 * seed), seed)).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600 + u32::try_from(seed).unwrap())).unwrap();
-    }
-    fs::write(folder.join("deep/er/and deeper/big"), random_bytes(3 << 20, 9)).unwrap();
-    fs::write(folder.join("deep/empty"), "").unwrap();
-    let mut touch = Command::new("find");
-    touch.arg(folder).args(["-exec", "touch", "-d", "2001-02-03 04:05:06", "{}", "+"]);
-    assert!(touch.status().unwrap().success());
-}
-
-/// Names, kinds, modes, times and sums of everything in a folder; of the modes only what a copy keeps.
-fn described(folder: &Path) -> String {
-    let script = "find . -printf '%P|%y|%m|%Ts|%l\\n' | sort; find . -type f -exec cksum {} + | sort";
-    let output = Command::new("sh").args(["-c", script]).env("LC_ALL", "C").current_dir(folder).output();
-    text(&output.unwrap().stdout)
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub const EXTENDED_REPLY: u8 = 201;
 #[derive(Default)]
 pub struct Answers {
     pub bytes: Vec<u8>,
+    /// What a file is read into.
+    block: Vec<u8>,
 }
 
 impl Answers {
@@ -105,22 +107,16 @@ impl Answers {
         length: usize,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let start = self.bytes.len();
-        self.add(DATA, id, |bytes| put_u32(bytes, 0));
-        let body = self.bytes.len();
-        self.bytes.resize(body + length, 0);
-        let done = read(self.bytes.get_mut(body..).unwrap_or_default());
-        let done = done.inspect_err(|_| self.bytes.truncate(start))?;
-        if done == 0 && length > 0 {
-            self.bytes.truncate(start);
-            return Ok(0);
+        // Made once: filling room with zeros for each answer costs as much as reading a file.
+        if self.block.is_empty() {
+            self.block = vec![0; MAX_DATA];
         }
-        self.bytes.truncate(body + done);
-        let count = u32::try_from(done).unwrap_or(0).to_be_bytes();
-        if let Some(place) = self.bytes.get_mut(body - count.len()..body) {
-            place.copy_from_slice(&count);
+        let done = read(self.block.get_mut(..length).unwrap_or_default())?;
+        if done > 0 || length == 0 {
+            let block = std::mem::take(&mut self.block);
+            self.add(DATA, id, |bytes| put_string(bytes, block.get(..done).unwrap_or_default()));
+            self.block = block;
         }
-        self.set_length(start);
         Ok(done)
     }
 

@@ -8,7 +8,7 @@ use super::packet::MAX_PACKET;
 use super::requests::Server;
 use crate::sys;
 
-/// Room for what is read at once; a longer packet gets more, and gives it back.
+/// Room for what is read at once; a longer packet makes it larger.
 const ROOM: usize = 64 << 10;
 /// Answers that wait for others to be written with them.
 const FLUSH_AT: usize = 64 << 10;
@@ -57,7 +57,9 @@ pub fn serve(mut server: Server) -> io::Result<()> {
         flush(&mut server, &mut output)?;
         buffer.copy_within(taken..filled, 0);
         filled -= taken;
-        buffer.resize(missing.max(ROOM), 0);
+        if missing > buffer.len() {
+            buffer.resize(missing, 0);
+        }
     }
 }
 
