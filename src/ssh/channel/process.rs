@@ -65,6 +65,13 @@ pub async fn subsystem(session: Session, words: Vec<String>) {
     run(session, Recipe { words, name: None, what: "subsystem" }).await;
 }
 
+/// A part of this program by its first word.
+pub async fn applet(session: Session, name: &'static str, args: Vec<OsString>) {
+    let words = ["/proc/self/exe".into(), name.into()].into_iter().chain(args).collect();
+    // For those who look at the list of processes.
+    run(session, Recipe { words, name: Some("myelin".into()), what: name }).await;
+}
+
 async fn run(session: Session, recipe: Recipe) {
     let output = session.output();
     let config = &session.settings.config;
