@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -512,4 +513,58 @@ fn rsync_copies_deletes_and_resumes() {
     assert!(fs::metadata(&large).unwrap().len() < 40 << 20);
     succeeded(&rsync(&["--partial", "--inplace"], &local, &remote), "resumed");
     assert_eq!(described(&there), described(&source));
+}
+
+/// A packet of SFTP with its length: a kind, a number, and fields.
+fn packet(kind: u8, id: u32, fields: &[&[u8]]) -> Vec<u8> {
+    let fields = fields.concat();
+    let length = u32::try_from(fields.len()).unwrap() + 5;
+    [&length.to_be_bytes()[..], &[kind], &id.to_be_bytes(), &fields].concat()
+}
+
+fn string(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+}
+
+#[test]
+fn reading_and_writing_at_once_does_not_get_stuck() {
+    // Together less than the spool of one channel holds.
+    const ROUNDS: u32 = 4;
+    const EACH: u32 = 48;
+    const BLOCK: u32 = 255 << 10;
+    let device = Device::start("", "");
+    device.assert_reachable();
+    let before = status_kib(device.worker(), "VmHWM");
+    let (file, new) = (device.path("file"), device.path("new"));
+    fs::File::create(&file).unwrap().set_len(u64::from(BLOCK)).unwrap();
+    let path = |path: &Path| string(path.to_str().unwrap().as_bytes());
+    let mut requests = [0, 0, 0, 5, 1, 0, 0, 0, 3].to_vec();
+    requests.extend(packet(3, 0, &[&path(&file), &[0, 0, 0, 1], &[0; 4]]));
+    requests.extend(packet(3, 1, &[&path(&new), &[0, 0, 0, 2 + 8], &[0; 4]]));
+    // The handles are known: nothing else has been opened.
+    let (reading, writing) = (string(&[0, 0, 0, 0]), string(&[0, 0, 0, 1]));
+    let data = string(&random_bytes(BLOCK as usize, 6));
+    for round in 0..ROUNDS {
+        for _ in 0..EACH {
+            requests.extend(packet(5, 2, &[&reading, &[0; 8], &BLOCK.to_be_bytes()]));
+        }
+        for n in 0..EACH {
+            let offset = u64::from(round * EACH + n) * u64::from(BLOCK);
+            requests.extend(packet(6, 2, &[&writing, &offset.to_be_bytes(), &data]));
+        }
+    }
+    let mut client =
+        device.ssh_with(&["-s"]).arg("sftp").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut input, mut output) = (client.stdin.take().unwrap(), client.stdout.take().unwrap());
+    let received = std::thread::scope(|scope| {
+        scope.spawn(move || input.write_all(&requests));
+        // A client that is busy with something else for a moment.
+        sleep(Duration::from_secs(2));
+        std::io::copy(&mut output, &mut std::io::sink()).unwrap()
+    });
+    assert_eq!(client.wait().unwrap().code(), Some(0));
+    assert!(received > u64::from(ROUNDS * EACH) * u64::from(BLOCK), "{received} bytes");
+    assert_eq!(fs::metadata(&new).unwrap().len(), u64::from(ROUNDS * EACH) * u64::from(BLOCK));
+    let growth = status_kib(device.worker(), "VmHWM") - before;
+    assert!(growth < GROWTH_KIB, "the worker grew by {growth} KiB");
 }
