@@ -310,3 +310,71 @@ fn dropbears_client_logs_in_and_runs_a_command() {
         text(&output.stderr)
     );
 }
+
+#[test]
+fn who_is_logged_in_is_listed_and_ended() {
+    let device = Device::start("", "");
+    let stay = || device.ssh().arg("sleep 777").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let list = || -> Vec<serde_json::Value> {
+        let output = device.myelin(&["sessions", "list", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    assert!(list().is_empty());
+    let (mut first, mut second) = (stay(), stay());
+    wait_until("both are there", || list().len() == 2);
+    let sessions = list();
+    assert_eq!(sessions[0]["user"], "root");
+    assert!(sessions[0]["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+    let shown = device.myelin(&["sessions", "list"]);
+    let id = sessions[0]["id"].to_string();
+    assert!(text(&shown.stdout).lines().any(|line| line.starts_with(&id)), "{shown:?}");
+
+    let kicked = device.myelin(&["sessions", "kick", &id]);
+    assert!(kicked.status.success(), "{kicked:?}");
+    wait_until("one is left", || {
+        list().len() == 1 && first.try_wait().unwrap().is_some() != second.try_wait().unwrap().is_some()
+    });
+    let again = device.myelin(&["sessions", "kick", &id]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("is logged in; see: myelin sessions list"), "{again:?}");
+    assert_eq!(device.myelin(&["sessions", "kick"]).status.code(), Some(2), "all is said explicitly");
+
+    assert!(device.myelin(&["sessions", "kick", "--all"]).status.success());
+    assert_eq!(first.wait().unwrap().code(), Some(255));
+    assert_eq!(second.wait().unwrap().code(), Some(255));
+    wait_until("what ran is gone", || !is_running("sleep 777"));
+    device.assert_reachable();
+}
+
+#[test]
+fn a_shell_on_a_terminal_is_greeted_and_nothing_else_is() {
+    let (folder, public_key) = common::new_folder();
+    let motd = folder.path().join("motd");
+    fs::write(&motd, "Welcome to the lab\nsecond line").unwrap();
+    fs::write(
+        folder.path().join("env"),
+        "a.nerves_fw_product=lamp\nnerves_fw_active=a\na.nerves_fw_version=1.2.3\n",
+    )
+    .unwrap();
+    let ssh = format!("motd = \"{}\"", motd.display());
+    let firmware = format!("[firmware]\nenv_file = \"{}/env\"\n", folder.path().display());
+    let device = Device::start_in(folder, &public_key, &ssh, &firmware);
+    let shell = |options: &[&str]| {
+        let output = pipe_into(&mut device.ssh_with(options), b"echo in the shell; exit\n");
+        text(&output.stdout)
+    };
+    // A busy machine may take longer than a greeting may.
+    let mut greeted = String::new();
+    wait_until("it greets in time", || {
+        greeted = shell(&["-tt"]);
+        greeted.contains("firmware")
+    });
+    assert!(greeted.starts_with("Welcome to the lab\r\nsecond line\r\nfirmware  "), "{greeted:?}");
+    assert!(greeted.contains("lamp  1.2.3") && greeted.contains("(slot a)\r\n"), "{greeted:?}");
+    assert!(greeted.contains("\r\nmemory    ") && greeted.contains("in the shell"), "{greeted:?}");
+    assert_eq!(shell(&[]), "in the shell\n");
+    assert_eq!(text(&device.run("echo x").stdout), "x\n");
+    let command = device.ssh_with(&["-tt"]).arg("echo x").stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&command.stdout), "x\r\n");
+}
