@@ -32,11 +32,12 @@ def layout():
 
 
 def host_myelin():
-    """Myelin for this machine, as the image scripts find it."""
-    candidates = [os.environ.get("MYELIN"), TOP / "target/release/myelin", TOP / "target/debug/myelin"]
-    for path in filter(None, candidates):
-        if os.access(path, os.X_OK):
-            return str(path)
+    """Myelin for this machine, as the image scripts find it: what was built last."""
+    if named := os.environ.get("MYELIN"):
+        return named
+    built = [path for path in (TOP / "target/release/myelin", TOP / "target/debug/myelin") if path.exists()]
+    if built:
+        return str(max(built, key=lambda path: path.stat().st_mtime))
     sys.exit("there is no Myelin for this machine: run cargo build, or name one in MYELIN")
 
 

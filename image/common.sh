@@ -16,10 +16,12 @@ device_packages() {
     unpack_packages "$conf" "$packages" "$@" || die "a package is missing"
 }
 
-# host_myelin: the program for this machine
+# host_myelin: the program for this machine, what was built last
 host_myelin() {
-    for program in ${MYELIN:-"$TOP/target/release/myelin" "$TOP/target/debug/myelin"}; do
-        [ -x "$program" ] && { echo "$program"; return; }
+    [ -z "${MYELIN:-}" ] || { echo "$MYELIN"; return; }
+    debug=$TOP/target/debug/myelin
+    for program in "$TOP/target/release/myelin" "$debug"; do
+        [ -x "$program" ] && [ ! "$debug" -nt "$program" ] && { echo "$program"; return; }
     done
     die "there is no Myelin for this machine; run cargo build, or name one in MYELIN"
 }

@@ -19,15 +19,22 @@ STEPS = {"start": 3.0, "upload": 12.0, "restart": 4.0, "trial": 3.0, "validate":
 
 
 class Resets:
-    def __init__(self, seed, name="resets"):
-        self.random = random.Random(seed)
-        self.board = Board(firmware.disk(name), firmware.FOLDER, firmware.KEY)
+    def __init__(self, seed, progress):
+        self.random, self.progress = random.Random(seed), progress
+        self.board = Board(firmware.disk("resets"), firmware.FOLDER, firmware.KEY)
         self.added = firmware.make_key("added")
         self.firmware = [firmware.good("2.0.0"), firmware.good("2.1.0")]
         self.written = None
         self.ended_in = Counter()
 
     def run(self, cycles):
+        try:
+            self.run_all(cycles)
+        except Exception as error:
+            self.progress.tell(faults=[(kind_of(error), f"after {sum(self.ended_in.values())} resets: {error}")])
+            raise
+
+    def run_all(self, cycles):
         started = time.monotonic()
         with self.board:
             self.board.up("a", "1.0.0")
@@ -35,6 +42,7 @@ class Resets:
                 self.board.ssh("myelin keys add -", stdin=public)
         for cycle in range(1, cycles + 1):
             self.cycle(cycle)
+            self.progress.tell(cycles=cycle, during=self.ended_in)
             if cycle % 25 == 0 or cycle == cycles:
                 seconds = (time.monotonic() - started) / cycle
                 print(f"  {cycle} resets, {seconds:.1f} s each, during: {dict(self.ended_in)}", flush=True)
@@ -106,5 +114,12 @@ class Resets:
         self.board.key = key
 
 
-def run(cycles, seed):
-    Resets(seed).run(cycles)
+def kind_of(error):
+    """What the board has lost, from what ssh says of it."""
+    if "HOST IDENTIFICATION HAS CHANGED" in str(error) or "Host key verification failed" in str(error):
+        return "host key"
+    return "added key" if "Permission denied" in str(error) else "device"
+
+
+def run(cycles, seed, progress):
+    Resets(seed, progress).run(cycles)
