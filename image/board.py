@@ -58,11 +58,11 @@ class BoardError(Exception):
 class Board:
     """One board. Its console is a list of lines with the seconds since power-on."""
 
-    def __init__(self, disk, folder=OUT, key=None, write_log=None):
+    def __init__(self, disk, folder=OUT, key=None, write_log=None, counts_instructions=False):
         self.disk, self.folder, self.key = Path(disk), Path(folder), key
         self.port = free_port()
         self.known_hosts = Path(f"{disk}.known_hosts")
-        self.write_log = write_log
+        self.write_log, self.counts_instructions = write_log, counts_instructions
         self.process = None
         self.console, self.read = [], 0
         self.news = threading.Condition()
@@ -75,8 +75,10 @@ class Board:
                     "-blockdev", "driver=raw,node-name=raw,file=file",
                     "-blockdev", f"driver=file,node-name=log,filename={self.write_log}",
                     "-blockdev", "driver=blklogwrites,node-name=disk,file=raw,log=log,log-sector-size=512"]
+        # An instruction is a nanosecond of the guest's clock, however busy this machine is.
+        clock = ["-icount", "shift=0"] if self.counts_instructions else []
         return ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "1", "-m", "512",
-                "-accel", "tcg", "-bios", U_BOOT,
+                "-accel", "tcg", *clock, "-bios", U_BOOT,
                 "-drive", f"if=pflash,unit=1,format=raw,readonly=on,file={self.folder}/flash.img",
                 *disk, "-device", "virtio-blk-device,drive=disk",
                 "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:22",
@@ -167,9 +169,10 @@ class Board:
                 "-o", "HostKeyAlias=board", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=20"]
 
     def ssh(self, command, stdin=None, check=True, seconds=120):
-        """Runs a command on the board; what it prints."""
+        """Runs a command on the board, which reads a file or a text; what it prints."""
+        given = {"input": stdin} if isinstance(stdin, str) else {"stdin": stdin or subprocess.DEVNULL}
         done = subprocess.run(["ssh", *self.ssh_options(), "root@127.0.0.1", command], text=True, timeout=seconds,
-                              stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, **given)
         if check and done.returncode:
             raise BoardError(f"{command!r} ended with {done.returncode}: {done.stdout}{done.stderr}; {self.tail()}")
         return done.stdout

@@ -19,9 +19,7 @@ device_packages() {
 # host_myelin: the program for this machine, what was built last
 host_myelin() {
     [ -z "${MYELIN:-}" ] || { echo "$MYELIN"; return; }
-    debug=$TOP/target/debug/myelin
-    for program in "$TOP/target/release/myelin" "$debug"; do
-        [ -x "$program" ] && [ ! "$debug" -nt "$program" ] && { echo "$program"; return; }
-    done
-    die "there is no Myelin for this machine; run cargo build, or name one in MYELIN"
+    # shellcheck disable=SC2012 # these names are plain
+    ls -t "$TOP/target/release/myelin" "$TOP/target/debug/myelin" 2>/dev/null | head -n 1 | grep . ||
+        die "there is no Myelin for this machine; run cargo build, or name one in MYELIN"
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TOP / "image"))
-from board import copy_disk, host_myelin  # noqa: E402
+from board import copy_disk, host_myelin, layout  # noqa: E402
 
 FOLDER = Path(os.environ.get("QEMU_TEST_OUT", TOP / "target/qemu"))
 KEY = FOLDER / "key"
@@ -90,6 +90,45 @@ def mute(version):
     return firmware(version, EXTRA=folder)
 
 
+def read_only_data(version):
+    """Mounts /data so that nothing can be written there."""
+    folder = FOLDER / "extra-read-only"
+    script = folder / "etc/default/myelin-data"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text((TOP / "image/root/etc/default/myelin-data").read_text() + "OPTIONS=ro\n")
+    return firmware(version, EXTRA=folder)
+
+
+def too_large(version):
+    """What is said when the root file system does not fit its slot."""
+    path = FOLDER / "too-large"
+    with path.open("wb") as root:
+        root.truncate((layout()["ROOT_COUNT"] + 1) * 512)
+    try:
+        run("firmware.sh", version, FOLDER / "too-large.fw", stdout=subprocess.PIPE, ROOTFS=path)
+        return ""
+    except subprocess.CalledProcessError as error:
+        return error.stdout.decode()
+
+
+def signing_keys(name):
+    """A pair of them: the path of the secret one."""
+    path = FOLDER / f"{name}.priv"
+    if not path.exists():
+        subprocess.check_call([host_myelin(), "fwup", "-g", "-o", FOLDER / name], stdout=subprocess.DEVNULL)
+    return path
+
+
+def public_key():
+    return signing_keys("signing").with_suffix(".pub").read_text().strip()
+
+
+def signed_by_another(file):
+    path = file.with_suffix(".signed.fw")
+    subprocess.check_call([host_myelin(), "fwup", "-S", "-s", signing_keys("another"), "-i", file, "-o", path])
+    return path
+
+
 def other_platform(version):
     """For some other board, and the same otherwise."""
     return firmware(version, PLATFORM="toaster", ROOTFS=root_of_another())
@@ -107,7 +146,7 @@ def firmware(version, **settings):
 made = set()
 
 
-def run(script, *arguments, **settings):
+def run(script, *arguments, stdout=None, **settings):
     environment = os.environ | {"IMAGE_OUT": str(FOLDER), "AUTHORIZED_KEYS": f"{KEY}.pub", "MYELIN": host_myelin()}
     environment |= {name: str(value) for name, value in settings.items()}
-    subprocess.run([TOP / "image" / script, *arguments], env=environment, check=True)
+    subprocess.run([TOP / "image" / script, *arguments], env=environment, check=True, stdout=stdout)
