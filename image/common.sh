@@ -5,7 +5,8 @@
 HERE=$TOP/image
 OUT=${IMAGE_OUT:-$TOP/target/image}      # everything that is made
 SUITE=bookworm                           # Debian's release for kernel, BusyBox and e2fsprogs
-BOARD=$TOP/buildroot-package/board       # what Buildroot makes its image of; ours is made of the same files
+# What Buildroot makes its image of; ours is made of the same files.
+BOARD=${IMAGE_BOARD:-$TOP/buildroot-package/board}
 PACKAGE=$TOP/buildroot-package/package/myelin
 mkdir -p "$OUT"
 

@@ -1,6 +1,7 @@
 """What the tests install: the first disk, and updates of every kind, good and bad."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,15 +101,30 @@ def read_only_data(version):
 
 
 def too_large(version):
-    """What is said when the root file system does not fit its slot."""
-    path = FOLDER / "too-large"
-    with path.open("wb") as root:
-        root.truncate((layout()["ROOT_COUNT"] + 1) * 512)
+    """Its root file system does not fit the slot: what is said when that is to be made into a firmware."""
     try:
-        run("firmware.sh", version, FOLDER / "too-large.fw", stdout=subprocess.PIPE, ROOTFS=path)
+        run("firmware.sh", version, FOLDER / "too-large.fw", stdout=subprocess.PIPE, ROOTFS=larger_than_its_slot())
         return ""
     except subprocess.CalledProcessError as error:
         return error.stdout.decode()
+
+
+def for_larger_slots(version):
+    """Made without a look at the slots, so that it would be written over what follows its own."""
+    board = FOLDER / "careless-board"
+    shutil.rmtree(board, ignore_errors=True)
+    shutil.copytree(TOP / "buildroot-package/board", board)
+    path = board / "qemu_aarch64/fwup.conf"
+    path.write_text(path.read_text().replace("assert-size-lte = ${ROOT_COUNT}", ""))
+    return firmware(version, ROOTFS=larger_than_its_slot(), IMAGE_BOARD=board)
+
+
+def larger_than_its_slot():
+    path = FOLDER / "too-large"
+    with path.open("wb") as root:
+        root.write(os.urandom(512))
+        root.truncate(layout()["ROOT_COUNT"] * 512 + (4 << 20))
+    return path
 
 
 def signing_keys(name):

@@ -133,9 +133,14 @@ class Life:
         self.configure("")
 
     def firmware_that_is_too_large(self):
-        """What fwup.conf knows of the slots keeps such a file from being made."""
+        """Such a file is not made. One that was made carelessly ends before the running slot, which lies behind its own."""
         said = firmware.too_large("4.1.0")
         assert "assert-size" in said, said
+        words = self.upload(firmware.for_larger_slots("4.2.0"), REFUSED)
+        assert "too large for its slot" in words, words
+        expect(self.board.status(), running="b", next="b", pending_reboot=False)
+        self.restart()
+        self.board.up("b", "2.0.0")
 
     def one_damaged_environment_copy(self):
         for copy in "ENV_A", "ENV_B":

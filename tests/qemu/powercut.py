@@ -88,7 +88,7 @@ class Replay:
         self.random = random.Random(seed)
         self.disk = Disk(firmware.disk("cut-state"))
         self.judge = Judge(self.disk, record)
-        self.kinds, self.bad, self.kept = Counter(), [], []
+        self.kinds, self.bad, self.kept, self.booted = Counter(), [], [], 0
 
     def run(self):
         started = time.monotonic()
@@ -112,18 +112,24 @@ class Replay:
               f"{self.judge.looks} times /data was looked at", flush=True)
         for kind, number in sorted(self.kinds.items()):
             print(f"    {number:5}  {kind}", flush=True)
-        for booted, (path, kind, promised) in enumerate(self.kept, 1):
-            self.start(path, kind, promised)
-            self.tell(booted=booted)
+        # From the first kind to the last; those in between are what an update leaves.
+        step = max(1, (len(self.kept) - 1) / max(1, self.boots - 1))
+        started = {round(number * step) for number in range(self.boots)}
+        for number, (path, kind, promised) in enumerate(self.kept):
+            if number in started:
+                self.start(path, kind, promised)
+                self.booted += 1
+                self.tell()
+            path.unlink(missing_ok=True)
         self.disk.path.unlink()
         assert not self.bad, f"{len(self.bad)} states are bad, such as: " + "; ".join(text for _, text in self.bad[:5])
 
     def states(self):
         return sum(self.kinds.values()) + len(self.bad)
 
-    def tell(self, **more):
-        self.progress.tell(states=self.states(), faults=self.bad, kinds=self.kinds, entries=self.record.entries,
-                           updates=len(self.record.versions) - 1, **more)
+    def tell(self):
+        self.progress.tell(states=self.states(), booted=self.booted, faults=self.bad, kinds=self.kinds,
+                           entries=self.record.entries, updates=len(self.record.versions) - 1)
 
     def look(self, count, loss):
         promised = self.record.promised(count)
@@ -133,7 +139,7 @@ class Replay:
             self.bad.append((bad.kind, f"after entry {count}, {loss}: {bad}"))
             return
         self.kinds[kind] += 1
-        if self.kinds[kind] == 1 and len(self.kept) < self.boots:
+        if self.kinds[kind] == 1:
             path = firmware.FOLDER / f"cut-boot-{len(self.kept)}.img"
             self.disk.extract(WHOLE, path)
             self.kept.append((path, kind, promised))
@@ -153,7 +159,6 @@ class Replay:
                 self.bad.append(("device", f"the start of {kind}: {error}"))
                 return
             print(f"    started slot {slot} with {version} in {seconds:.1f} s: {kind}", flush=True)
-        path.unlink()
 
 
 def replay(log):

@@ -9,6 +9,7 @@ Needs the board's Myelin (scripts/cross.sh aarch64-unknown-linux-musl) and one f
 """
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -56,6 +57,8 @@ def main():
     asked = options.states, options.updates, options.boots, options.cycles
     states, updates, boots, cycles = (default if value is None else value for value, default in zip(asked, usual))
     print(f"seed {options.seed}", flush=True)
+    # So that no board is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
 
     tally = Tally()
     if tally.case("image", firmware.prepare):

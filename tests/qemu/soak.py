@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import firmware
 from board import BoardError
 
 PAUSE = 60
-PARTS = "powercut", "resets"
 
 
 class Progress:
@@ -34,45 +34,59 @@ class Progress:
             temporary.replace(self.path)
 
 
+class Part:
+    """A process of its own, in a folder of its own."""
+
+    def __init__(self, name, what, seed, **figures):
+        folder = firmware.FOLDER / f"soak-{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name, self.progress = name, folder / "progress.json"
+        self.progress.unlink(missing_ok=True)
+        options = {"seed": seed, "progress": self.progress} | figures
+        words = [str(word) for option in options.items() for word in (f"--{option[0]}", option[1])]
+        command = [sys.executable, str(Path(__file__).with_name("run.py")), what, *words]
+        with (folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                            env=os.environ | {"QEMU_TEST_OUT": str(folder)})
+        print(f"  {name}: {folder}/log", flush=True)
+
+    def reached(self):
+        return json.loads(self.progress.read_text()) if self.progress.exists() else {}
+
+    def state(self):
+        code = self.process.poll()
+        return ", not finished" if code is None else ", failed" if code else ""
+
+
 class Soak:
-    """Both parts as processes of their own, each in its own folder."""
+    """Power cuts, and the resets in two halves, for these wait most of their time."""
 
     def __init__(self, states, boots, updates, cycles, seed):
-        self.wanted = {"powercut": states, "resets": cycles}
-        self.seed, self.started, self.began = seed, time.monotonic(), datetime.now(timezone.utc)
-        figures = {"powercut": ["--states", states, "--boots", boots, "--updates", updates], "resets": ["--cycles", cycles]}
-        self.parts = {}
-        for name in PARTS:
-            folder = firmware.FOLDER / f"soak-{name}"
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / "progress.json"
-            path.unlink(missing_ok=True)
-            command = [sys.executable, Path(__file__).with_name("run.py"), name, "--seed", seed, "--progress", path,
-                       *figures[name]]
-            with (folder / "log").open("wb") as log:
-                process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log,
-                                           stderr=subprocess.STDOUT, env=os.environ | {"QEMU_TEST_OUT": str(folder)})
-            self.parts[name] = process, path
-            print(f"  {name}: {folder}/log", flush=True)
+        self.states, self.cycles, self.seed = states, cycles, seed
+        self.started, self.began = time.monotonic(), datetime.now(timezone.utc)
+        self.cuts = Part("powercut", "powercut", seed, states=states, boots=boots, updates=updates)
+        self.resets = [Part("resets-1", "resets", seed + 1, cycles=cycles - cycles // 2),
+                       Part("resets-2", "resets", seed + 2, cycles=cycles // 2)]
+        self.parts = [self.cuts, *self.resets]
 
     def run(self, report):
         try:
-            while any(process.poll() is None for process, _ in self.parts.values()):
-                time.sleep(PAUSE)
+            while any(part.process.poll() is None for part in self.parts):
                 report.write_text(self.report())
+                time.sleep(PAUSE)
         finally:
-            for process, _ in self.parts.values():
-                process.terminate()
+            for part in self.parts:
+                part.process.terminate()
         report.write_text(self.report())
-        failed = [name for name, (process, _) in self.parts.items() if process.returncode]
+        failed = [part.name for part in self.parts if part.process.returncode]
         if failed:
             raise BoardError(f"{' and '.join(failed)} failed: see the logs in {firmware.FOLDER}")
 
     def report(self):
-        reached = {name: json.loads(path.read_text()) if path.exists() else {} for name, (_, path) in self.parts.items()}
-        cuts, resets = reached["powercut"], reached["resets"]
-        faults = [*cuts.get("faults", []), *resets.get("faults", [])]
-        number = {kind: sum(fault[0] == kind for fault in faults) for kind in ("device", "host key", "added key")}
+        cuts, *resets = [part.reached() for part in self.parts]
+        during = sum((Counter(part.get("during", {})) for part in resets), Counter())
+        faults = [fault for part in (cuts, *resets) for fault in part.get("faults", [])]
+        number = Counter(kind for kind, _ in faults)
         lines = [
             "# Soak: power cuts and resets",
             "",
@@ -81,13 +95,14 @@ class Soak:
             "| | |",
             "| --- | --- |",
             f"| begun | {self.began:%Y-%m-%d %H:%M} UTC, seed {self.seed} |",
-            f"| power cuts: states judged | {cuts.get('states', 0)} of {self.wanted['powercut']}{self.state('powercut')} |",
+            f"| power cuts: states judged | {cuts.get('states', 0)} of {self.states}{self.cuts.state()} |",
             f"| of these, states that were started for real | {cuts.get('booted', 0)} |",
-            f"| resets of a running board | {resets.get('cycles', 0)} of {self.wanted['resets']}{self.state('resets')} |",
+            f"| resets of a running board | {sum(part.get('cycles', 0) for part in resets)} of {self.cycles}"
+            f"{''.join(sorted({part.state() for part in self.resets}))} |",
             f"| **lost devices** | **{number['device']}** |",
             f"| **changed host keys** | **{number['host key']}** |",
             f"| **lost authorized keys** | **{number['added key']}** |",
-            f"| duration | {(time.monotonic() - self.started) / 60:.0f} minutes, both beside each other |",
+            f"| duration | {minutes(time.monotonic() - self.started)}, all of it beside each other |",
             *(f"| {name} | {version} |" for name, version in self.versions().items()),
             "",
             "A lost device is a state in which what starts next, or what it would fall back to, is not complete, an",
@@ -98,19 +113,12 @@ class Soak:
         lines += ["", "## Power cuts", ""]
         if "entries" in cuts:
             lines += [f"The record: a first start, a key added and {cuts['updates']} updates, each validated; {cuts['entries']} "
-                      f"entries in the write log. {cuts['seconds'] / 60:.0f} minutes.", ""]
+                      f"entries in the write log. {minutes(cuts['seconds'])}.", ""]
         lines += table(("states", "of this kind"), cuts.get("kinds", {}))
-        lines += ["", "## Resets", ""]
-        if "seconds" in resets:
-            lines += [f"{resets['seconds'] / 60:.0f} minutes.", ""]
-        lines += table(("resets", "during"), resets.get("during", {}))
+        lines += ["", "## Resets", "", "Two boards beside each other: "
+                  + " and ".join(minutes(part.get("seconds", 0)) for part in resets) + ".", ""]
+        lines += table(("resets", "during"), during)
         return "\n".join(lines) + "\n"
-
-    def state(self, name):
-        process, _ = self.parts[name]
-        if process.poll() is None:
-            return " (not finished)"
-        return " (failed)" if process.returncode else ""
 
     def versions(self):
         def first_line(*command):
@@ -125,6 +133,10 @@ class Soak:
             "guest": f"Linux {kernel[1].decode()}" if kernel else "unknown",
             "machine": f"{os.cpu_count()} processors, Linux {platform.release()}",
         }
+
+
+def minutes(seconds):
+    return f"{seconds / 60:.0f} minutes"
 
 
 def table(head, figures):
