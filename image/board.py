@@ -88,10 +88,15 @@ class Board:
     def power_on(self):
         self.start = time.monotonic()
         self.console, self.read = [], 0
-        self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT)
+        self.process = self.emulator()
         threading.Thread(target=self._listen, args=(self.process, self.console), daemon=True).start()
         return self
+
+    def emulator(self):
+        return subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def goes_on(self, process):
+        """What follows an emulator that has ended: the next one, where it is not QEMU that does a reboot."""
 
     def _listen(self, process, console):
         """Puts lines on the console of this start; None is its end."""
@@ -101,11 +106,14 @@ class Board:
                 console.extend((now, None if line is None else line.decode("utf-8", "replace")) for line in lines)
                 self.news.notify_all()
 
-        rest = b""
-        while chunk := os.read(process.stdout.fileno(), 4096):
-            *lines, rest = re.split(rb"\r*\n", rest + chunk)
-            add(*lines)
-        add(rest, None)
+        while process:
+            rest = b""
+            while chunk := os.read(process.stdout.fileno(), 4096):
+                *lines, rest = re.split(rb"\r*\n", rest + chunk)
+                add(*lines)
+            add(rest)
+            process = self.goes_on(process)
+        add(None)
 
     def wait(self, pattern, seconds=120):
         """The next line of the console that matches: (seconds since power-on, match)."""

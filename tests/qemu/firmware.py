@@ -39,7 +39,11 @@ def disk(name):
 
 def good(version):
     """Waits to be validated by hand, so that a test can come before that."""
-    return firmware(version, EXTRA=extra("manual", 'gates = ["manual"]'))
+    return firmware(version, EXTRA=waits_for_us())
+
+
+def waits_for_us():
+    return extra("manual", 'gates = ["manual"]')
 
 
 def validates_itself(version):

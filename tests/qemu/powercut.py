@@ -16,7 +16,7 @@ from collections import Counter
 
 import firmware
 from board import Board, BoardError, host_myelin, layout
-from life import DONE, validate
+from steps import DONE, validate
 from writelog import DISCARD, FLUSH, FUA, SECTOR, Disk, Layer, entries, length
 
 LAYOUT = layout()

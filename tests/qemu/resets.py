@@ -12,7 +12,7 @@ from collections import Counter
 
 import firmware
 from board import Board, BoardError
-from life import validate
+from steps import validate
 
 # The steps, and how long each may take until the board is ended, in seconds.
 STEPS = {"start": 3.0, "upload": 12.0, "restart": 4.0, "trial": 3.0, "validate": 0.6, "keys": 0.6}

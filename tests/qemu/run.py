@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Tests on an emulated board: an ARM64 system with U-Boot, two slots, and Myelin as its only SSH daemon.
 
-    tests/qemu/run.py              the life of a board, some power cuts and resets: for every run of the tests
+    tests/qemu/run.py              the life of two boards, some power cuts and resets: for every run of the tests
     tests/qemu/run.py soak         thousands of power cuts and hundreds of resets, hours; --report FILE
-    tests/qemu/run.py life|powercut|resets|measure [--states N] [--cycles N] [--updates N] [--boots N] [--seed N]
+    tests/qemu/run.py life|pi|powercut|resets|measure [--states N] [--cycles N] [--updates N] [--boots N] [--seed N]
 
 Needs the board's Myelin (scripts/cross.sh aarch64-unknown-linux-musl) and one for this machine (cargo build).
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 import firmware
 import life
 import measure
+import pi
 import powercut
 import resets
 import soak
@@ -43,7 +44,7 @@ class Tally:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", choices=[[], "life", "powercut", "resets", "measure", "soak"], default=[])
+    parser.add_argument("what", nargs="*", choices=[[], "life", "pi", "powercut", "resets", "measure", "soak"], default=[])
     parser.add_argument("--states", type=int, help="power cuts: states that are judged (300; soak: 10000)")
     parser.add_argument("--updates", type=int, help="updates in the record that they are made of (1; soak: 4)")
     parser.add_argument("--boots", type=int, help="states that are started for real (3; soak: 40)")
@@ -52,7 +53,7 @@ def main():
     parser.add_argument("--report", type=Path, default=firmware.FOLDER / "soak.md", help="of a soak")
     parser.add_argument("--progress", type=Path, help="where a part of a soak writes what it has reached")
     options = parser.parse_args()
-    what = options.what or ["life", "powercut", "resets"]
+    what = options.what or ["life", "pi", "powercut", "resets"]
     usual = (10_000, 4, 40, 500) if "soak" in what else (300, 1, 3, 3)
     asked = options.states, options.updates, options.boots, options.cycles
     states, updates, boots, cycles = (default if value is None else value for value, default in zip(asked, usual))
@@ -62,11 +63,12 @@ def main():
 
     tally = Tally()
     if tally.case("image", firmware.prepare):
-        if "life" in what:
-            board = life.Life()
-            with board.board:
-                # Each case needs the ones before it.
-                all(tally.case(case.__name__, case) for case in board.cases())
+        for name, life_of_one in (("life", life.Life), ("pi", pi.Life)):
+            if name in what:
+                one = life_of_one()
+                with one.board:
+                    # Each case needs the ones before it.
+                    all(tally.case(case.__name__, case) for case in one.cases())
         progress = soak.Progress(options.progress)
         if "powercut" in what:
             tally.case("power cuts", powercut.run, updates, states, boots, options.seed, progress)
