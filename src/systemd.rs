@@ -73,6 +73,24 @@ fn take_watchdog() -> Option<Duration> {
     (!for_another).then(|| Duration::from_micros(microseconds))
 }
 
+/// Tells the service manager and never fails: one that cannot be told will restart us, which is no reason to end now.
+pub fn tell(state: &str) {
+    if let Err(error) = notify(state) {
+        tracing::warn!(%error, state, "cannot tell the service manager");
+    }
+}
+
+/// Says `WATCHDOG=1` three times within each interval that the service manager watches; waits for ever when it
+/// does not.
+pub async fn give_signs_of_life() {
+    let Some(limit) = watchdog_interval() else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval(limit / 3);
+    loop {
+        ticks.tick().await;
+        tell("WATCHDOG=1");
+    }
+}
+
 /// Tells the service manager, when there is one. Lines as in sd_notify(3), such as `READY=1`.
 pub fn notify(state: &str) -> io::Result<()> {
     // Kept open: a process that has run out of descriptors must still be able to say that it lives.

@@ -108,12 +108,12 @@ fn what_is_no_success_is_told_and_followed_by_nothing() {
         (r"printf '\032\001'; cat > /dev/null; exit 1", 1),
         // Its child lives on and keeps its stdout.
         ("sleep 100 & exit 0", 1),
-        ("setsid sleep 8 & exit 4", 4),
+        ("setsid sleep 60 & exit 4", 4),
     ] {
         let began = Instant::now();
         let output = fake.push(script);
         assert_eq!(output.status.code(), Some(expected), "{script}: {output:?}");
-        assert!(began.elapsed() < Duration::from_secs(4), "{script}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{script}: {:?}", began.elapsed());
     }
     assert_eq!(fake.actions(), 0);
     fake.0.assert_reachable();
@@ -258,7 +258,7 @@ fn a_fwup_that_does_not_end_is_ended() {
     let began = Instant::now();
     let output = fake.push(&format!("trap '' TERM; {GOOD}; while :; do sleep 1; done"));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert_eq!(fake.actions(), 0);
 }
 

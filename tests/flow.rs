@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::{
-    Device, descendants, descriptors, pipe_into, random_bytes, status_kib, text, wait_at_most, wait_until,
-};
+use common::{Device, descendants, descriptors, pipe_into, random_bytes, status_kib, text, wait_until};
 
 /// What a connection may add to the worker while everything waits: queues of 1 MiB, pieces on their way, and
 /// what the allocator keeps of it.
@@ -71,8 +69,8 @@ fn kill_a_stalled_client(device: &Device, command: &str, length: usize) {
     sleep(Duration::from_secs(1));
     client.kill().unwrap();
     client.wait().unwrap();
-    wait_at_most(Duration::from_secs(8), "its program is gone", &mut { quiet });
-    wait_at_most(Duration::from_secs(8), "its descriptors are closed", &mut || descriptors(worker) <= before);
+    wait_until("its program is gone", quiet);
+    wait_until("its descriptors are closed", || descriptors(worker) <= before);
 }
 
 #[test]
@@ -99,7 +97,7 @@ fn a_reader_that_has_enough_ends_its_writer() {
     let output = shell(&format!("head -c 8M /dev/zero | {ssh} cat | head -c 10 | wc -c"));
     assert_eq!(text(&output.stdout).trim(), "10");
     let worker = device.worker();
-    wait_at_most(Duration::from_secs(8), "no cat is left", &mut || descendants(worker).is_empty());
+    wait_until("no cat is left", || descendants(worker).is_empty());
 }
 
 #[test]
@@ -118,7 +116,7 @@ fn a_stalled_channel_does_not_hold_up_its_sibling() {
     let began = Instant::now();
     let answer = device.ssh_with(&["-o", &control]).arg("echo here").output().unwrap();
     assert_eq!(text(&answer.stdout), "here\n");
-    assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
     assert!(stalled.try_wait().unwrap().is_none(), "the other is still at it");
     master.kill().unwrap();
     master.wait().unwrap();
@@ -148,7 +146,7 @@ fn without_a_spool_the_client_waits_and_a_deadlock_ends_with_a_word() {
     let output = shell(&format!("head -c 16M /dev/zero | {ssh} cat | (sleep 3; cat > /dev/null)"));
     assert!(text(&output.stderr).contains("myelin: ended"), "{output:?}");
     assert!(began.elapsed() > Duration::from_secs(9), "a slow reader is no deadlock yet");
-    assert!(began.elapsed() < Duration::from_secs(40));
+    assert!(began.elapsed() < Duration::from_secs(60));
     device.assert_reachable();
     let growth = peak_kib(&device) - before;
     assert!(growth < GROWTH_KIB, "the worker grew by {growth} KiB");
@@ -174,7 +172,7 @@ fn a_full_spool_stops_the_client_and_nothing_is_lost() {
     let growth = peak_kib(&device) - before;
     assert!(growth < GROWTH_KIB, "the worker grew by {growth} KiB");
     device.assert_reachable();
-    wait_at_most(Duration::from_secs(5), "the spool is given back", &mut || {
+    wait_until("the spool is given back", || {
         let worker = device.worker();
         let open = fs::read_dir(format!("/proc/{worker}/fd")).unwrap().flatten();
         !open

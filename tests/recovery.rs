@@ -18,7 +18,7 @@ use common::{
 };
 
 /// The daemon promises 800 ms; machines that run tests are busy.
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(10);
 
 fn assert_login_soon(device: &Device) {
     let began = Instant::now();
@@ -99,7 +99,7 @@ fn sigterm_ends_everything_in_time() {
     assert!(all.len() >= 4, "the worker, a shell, its sleep, a cat: {all:?}");
     let began = Instant::now();
     device.stop();
-    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
     assert!(device.daemon.wait().unwrap().success());
     for pid in all {
         // What was left to init may be dead there for a while, without a command line.
@@ -120,9 +120,7 @@ fn a_worker_does_not_outlive_its_supervisor() {
     let worker = device.worker();
     device.daemon.kill().unwrap();
     device.daemon.wait().unwrap();
-    wait_at_most(Duration::from_secs(5), "the worker is gone", &mut || {
-        !Path::new(&format!("/proc/{worker}")).exists()
-    });
+    wait_until("the worker is gone", || !Path::new(&format!("/proc/{worker}")).exists());
     device.start_again();
     assert_login_soon(&device);
 }
@@ -143,7 +141,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 "#;
     let device = Device::start_wrapped(folder, &["python3", "-c", hold], &public, "", "");
     device.wait_for_log("cannot listen there");
-    wait_at_most(Duration::from_secs(31), "it listens", &mut || device.run("true").status.success());
+    wait_at_most(Duration::from_secs(60), "it listens", &mut || device.run("true").status.success());
     assert_eq!(device.log().matches("cannot listen there").count(), 2, "one line an address");
     device.assert_reachable();
 }
@@ -479,7 +477,7 @@ fn start_with_host_keys(prepare: impl FnOnce(&Path)) -> Device {
     let began = Instant::now();
     let device = Device::start_in(folder, &public, "", "");
     device.assert_reachable();
-    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
     device
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{Device, is_running, pipe_into, random_bytes, text, wait_at_most, wait_until};
+use common::{Device, is_running, pipe_into, random_bytes, text, wait_until};
 
 #[test]
 fn a_command_has_its_own_streams_and_status() {
@@ -201,9 +201,7 @@ fn nothing_is_left_of_a_client_that_is_gone() {
         wait_until("the command runs", || is_running(&marker));
         client.kill().unwrap();
         client.wait().unwrap();
-        wait_at_most(Duration::from_secs(8), "the command is gone", &mut || {
-            !children(&device).iter().any(|line| line.contains(&marker))
-        });
+        wait_until("the command is gone", || !children(&device).iter().any(|line| line.contains(&marker)));
     }
 }
 
@@ -230,9 +228,7 @@ fn a_writer_whose_reader_is_gone_does_not_stay() {
     sleep(Duration::from_secs(1));
     client.kill().unwrap();
     client.wait().unwrap();
-    wait_at_most(Duration::from_secs(8), "it is gone", &mut || {
-        !children(&device).iter().any(|line| line.contains(&marker))
-    });
+    wait_until("it is gone", || !children(&device).iter().any(|line| line.contains(&marker)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{interval, sleep_until};
+use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
 use self::gates::Gates;
@@ -70,11 +70,11 @@ async fn serve(config: Config) -> ExitCode {
         }
     };
     info!(gates = ?config.firmware.validation.gates, "the firmware that runs is on trial");
-    tell("READY=1");
+    systemd::tell("READY=1");
     let prove = prove(&config, &gates);
     tokio::select! {
         () = prove => ExitCode::SUCCESS,
-        () = give_signs_of_life() => ExitCode::FAILURE,
+        () = systemd::give_signs_of_life() => ExitCode::FAILURE,
         // Not 0, for the trial is not over; systemd takes it as a clean end with SuccessExitStatus=143.
         _ = terminate.recv() => ExitCode::from(TERMINATED),
         _ = interrupt.recv() => ExitCode::from(TERMINATED),
@@ -132,21 +132,5 @@ async fn prove(config: &Config, gates: &Gates) {
             }
             Action::End => return,
         };
-    }
-}
-
-async fn give_signs_of_life() {
-    let Some(limit) = systemd::watchdog_interval() else { return std::future::pending().await };
-    let mut ticks = interval(limit / 3);
-    loop {
-        ticks.tick().await;
-        tell("WATCHDOG=1");
-    }
-}
-
-/// One that cannot be told will start us again, which is no reason to end now.
-fn tell(state: &str) {
-    if let Err(error) = systemd::notify(state) {
-        warn!(%error, state, "cannot tell the service manager");
     }
 }

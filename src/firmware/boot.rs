@@ -44,7 +44,7 @@ impl Boot {
 
     fn with(runtime_dir: &Path, evidence: &Evidence, environment: Option<&Environment>) -> Self {
         let path = runtime_dir.join("boot.json");
-        if let Some(boot) = read(&path, evidence) {
+        if let Some(boot) = read(&path, evidence).filter(|boot| boot.is_complete(environment)) {
             return boot;
         }
         keep(runtime_dir, &path, evidence, environment).unwrap_or_else(|error| {
@@ -53,6 +53,12 @@ impl Boot {
             let id = evidence.kernel_boot_id.clone().or_else(random_uuid).unwrap_or_default();
             Boot { id, running: evidence.running(environment), chosen: environment.and_then(slots::next) }
         })
+    }
+
+    /// Whether `environment` can add nothing. A card that comes up after the daemon tells the slot later; until it
+    /// does, no update can have changed it.
+    fn is_complete(&self, environment: Option<&Environment>) -> bool {
+        self.chosen.is_some() || environment.and_then(slots::next).is_none()
     }
 }
 
@@ -66,7 +72,7 @@ fn read(path: &Path, evidence: &Evidence) -> Option<Boot> {
     })
 }
 
-/// Makes the file, unless another process just did.
+/// Makes the file, or completes it, unless another process just did.
 fn keep(
     runtime_dir: &Path,
     path: &Path,
@@ -75,11 +81,13 @@ fn keep(
 ) -> Result<Boot, FileError> {
     files::make_dir(runtime_dir, 0o755)?;
     let _only_one = FileLock::wait(&runtime_dir.join("boot.lock"), LOCK_LIMIT)?;
-    if let Some(boot) = read(path, evidence) {
-        return Ok(boot);
+    let known = read(path, evidence);
+    if let Some(boot) = known.as_ref().filter(|boot| boot.is_complete(environment)) {
+        return Ok(boot.clone());
     }
+    let id = known.map(|boot| boot.id);
     let kept = Kept {
-        boot_id: random_uuid().or_else(|| evidence.kernel_boot_id.clone()).unwrap_or_default(),
+        boot_id: id.or_else(random_uuid).or_else(|| evidence.kernel_boot_id.clone()).unwrap_or_default(),
         kernel_boot_id: evidence.kernel_boot_id.clone(),
         running: evidence.running(environment),
         chosen: environment.and_then(slots::next),
@@ -180,6 +188,18 @@ mod tests {
         let mut environment = Environment::default();
         environment.set("nerves_fw_active", slot).unwrap();
         environment
+    }
+
+    #[test]
+    fn a_store_that_comes_late_completes_what_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Boot::with(folder.path(), &evidence("k1"), None);
+        assert_eq!((first.running, first.chosen), (None, None));
+        let later = Boot::with(folder.path(), &evidence("k1"), Some(&active("a")));
+        assert_eq!((later.running, later.chosen), (Some(Slot::A), Some(Slot::A)));
+        assert_eq!(later.id, first.id);
+        assert_eq!(Boot::with(folder.path(), &evidence("k1"), Some(&active("b"))), later);
+        assert_eq!(Boot::with(folder.path(), &evidence("k1"), None), later);
     }
 
     #[test]

@@ -33,8 +33,6 @@ pub enum Error {
     Protocol(#[from] russh::Error),
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    #[error("too many failed logins")]
-    TooManyTries,
 }
 
 /// One connection's callbacks and channels.
@@ -43,6 +41,8 @@ pub struct Handler {
     connection: Arc<Connection>,
     settings: Arc<Settings>,
     tries: u32,
+    /// The last offer was good; a signature is to follow, and is counted already.
+    has_offered: bool,
     login: Option<Login>,
     /// A login of our own that may do nothing (see `probe`).
     is_probe: bool,
@@ -70,6 +70,7 @@ impl Handler {
             connection,
             settings,
             tries: 0,
+            has_offered: false,
             login: None,
             is_probe: false,
             channels: HashMap::new(),
@@ -144,6 +145,16 @@ impl Handler {
         Ok(())
     }
 
+    /// Counts an attempt to prove a key, and says whether it may be made; with one too many the connection ends.
+    async fn may_try(&mut self) -> bool {
+        self.tries += 1;
+        let may = self.tries <= self.settings.config.ssh.max_auth_tries;
+        if !may {
+            self.connection.disconnect("Too many authentication failures").await;
+        }
+        may
+    }
+
     fn prepared(&mut self, id: ChannelId) -> Option<&mut Prepared> {
         match self.channels.get_mut(&id) {
             Some(Slot::Prepared(prepared)) => Some(prepared),
@@ -178,7 +189,12 @@ impl russh::server::Handler for Handler {
             return Ok(Auth::Accept);
         }
         match self.authorize(user, offer.public_key, offer.algorithm) {
-            Ok(_) => Ok(Auth::Accept),
+            // Nothing is heard of a wrong signature, so what may follow counts here.
+            Ok(_) if self.may_try().await => {
+                self.has_offered = true;
+                Ok(Auth::Accept)
+            }
+            Ok(_) => Ok(self.reject()),
             Err(reason) => {
                 self.refuse(user, reason);
                 Ok(self.reject())
@@ -187,9 +203,8 @@ impl russh::server::Handler for Handler {
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
-        self.tries += 1;
-        if self.tries > self.settings.config.ssh.max_auth_tries {
-            return Err(Error::TooManyTries);
+        if !std::mem::take(&mut self.has_offered) && !self.may_try().await {
+            return Ok(self.reject());
         }
         self.is_probe = self.server.probe.take(key.public_key, &self.connection);
         let authorized = match self.is_probe {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::connection::{self, Service};
@@ -103,11 +103,11 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
         async move { server.watch_for_missing_keys().await }
     });
     loops.spawn(control::serve(Arc::clone(&server)));
-    loops.spawn(give_signs_of_life());
+    loops.spawn(systemd::give_signs_of_life());
     if !pending.is_empty() {
         loops.spawn(make_slow_keys(Arc::clone(&server), pending));
     }
-    tell("READY=1");
+    systemd::tell("READY=1");
     sys::unmap_code();
     // Found once after boot, for the status; an update looks again under its lock. Beside the work, because a
     // disk that does not answer must not keep anybody out.
@@ -126,7 +126,7 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
             Some(ended) = loops.join_next() => ended.map_err(io::Error::other)?,
         }
     }
-    tell("STOPPING=1");
+    systemd::tell("STOPPING=1");
     // The sockets go first, so that a new daemon can have the addresses.
     loops.shutdown().await;
     end_connections(&server).await;
@@ -157,22 +157,6 @@ async fn accept(server: Arc<Server>, listener: TcpListener, service: Service) {
                 sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-async fn give_signs_of_life() {
-    let Some(limit) = systemd::watchdog_interval() else { return std::future::pending().await };
-    let mut ticks = interval(limit / 3);
-    loop {
-        ticks.tick().await;
-        tell("WATCHDOG=1");
-    }
-}
-
-/// Tells the service manager; one that cannot be told will restart us, which is no reason to end now.
-fn tell(state: &str) {
-    if let Err(error) = systemd::notify(state) {
-        warn!(%error, state, "cannot tell the service manager");
     }
 }
 

@@ -197,4 +197,4 @@ fn copy_out<R: Read>(
     read
 }
 
-static ZEROS: [u8; 32 * 1024] = [0; 32 * 1024];
+static ZEROS: [u8; 4 << 10] = [0; 4 << 10];

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use russh::Disconnect;
+use russh::server::Handle;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -35,6 +37,8 @@ const TCP_USER_TIMEOUT: libc::c_int = 90_000;
 /// A client whose line has begun but not ended is looked at again after so long.
 const PEEK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How long a client has to take why its connection ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often a connection without channels is looked at.
 const UNUSED_CHECK: Duration = Duration::from_secs(5);
 
@@ -65,6 +69,7 @@ pub struct Connection {
     pub end: EndSignal,
     pub memory: Arc<Budget>,
     pub login: OnceLock<Login>,
+    handle: OnceLock<Handle>,
     server: Arc<Server>,
     authenticated: AtomicBool,
     has_room_for_the_end: AtomicBool,
@@ -94,6 +99,20 @@ impl Connection {
     /// Lets our identification go out.
     pub fn greet(&self) {
         self.greeted.notify_one();
+    }
+
+    /// Ends the connection, soon, with a word to the client (RFC 4253 section 11.1) if it takes one.
+    pub async fn disconnect(self: &Arc<Self>, why: &'static str) {
+        if let Some(handle) = self.handle.get() {
+            let told = handle.disconnect(Disconnect::NoMoreAuthMethodsAvailable, why.into(), "en".into());
+            // The session reads its queue when its handler, which calls this, has returned.
+            let _ = timeout(LAST_WORDS, told).await;
+        }
+        let connection = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep(LAST_WORDS).await;
+            connection.end.tell(why);
+        });
     }
 
     pub fn channel_opened(&self) {
@@ -231,6 +250,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
         end: EndSignal::default(),
         memory: Arc::new(Budget::new(CONNECTION_MEMORY)),
         login: OnceLock::new(),
+        handle: OnceLock::new(),
         server: Arc::clone(&server),
         authenticated: AtomicBool::new(false),
         has_room_for_the_end: AtomicBool::new(false),
@@ -272,6 +292,7 @@ async fn run(server: &Arc<Server>, connection: &Arc<Connection>) -> Result<(), s
     let session = timeout(hello, russh::server::run_stream(Arc::clone(&settings.russh), guard, handler))
         .await
         .map_err(|_| io::Error::other("no identification within hello_timeout"))??;
+    connection.handle.get_or_init(|| session.handle());
     session.await
 }
 
