@@ -14,6 +14,9 @@ import firmware
 from board import Board, BoardError
 from steps import validate
 
+# An emulator that gets next to no time of this machine loses a connection now and then. So would a user's board; it is
+# tried again.
+ATTEMPTS = 3
 # The steps, and how long each may take until the board is ended, in seconds.
 STEPS = {"start": 3.0, "upload": 12.0, "restart": 4.0, "trial": 3.0, "validate": 0.6, "keys": 0.6}
 
@@ -78,9 +81,14 @@ class Resets:
         if step == "upload":
             timer.start()
         target = self.firmware[self.random.randrange(2)]
-        code, words = self.board.upload(target, "--no-wait")
-        if code and not timer.is_alive() and self.board.process:
-            raise AssertionError(f"myelin upload ended with {code}: {words}")
+        for attempt in range(ATTEMPTS):
+            code, words = self.board.upload(target, "--no-wait")
+            if not code or timer.is_alive() or not self.board.process:
+                break
+            print(f"  attempt {attempt + 1}: myelin upload ended with {code}: {words[-300:]}", flush=True)
+            print(self.board.ssh("dmesg | tail -n 8"), flush=True)
+        else:
+            raise AssertionError(f"no upload in {ATTEMPTS} attempts")
         if step == "restart":
             timer.start()
         self.board.up()
