@@ -109,6 +109,11 @@ def measure_ssh(servers, client, chosen, sink, results):
     results["noise"].append(noise())
     results["upload"] = ssh_part.upload(servers, client, file, sink, chosen.rounds, say)
     results["noise"].append(noise())
+    copied = ssh_part.random_file(WORK / "copied.bin", min(chosen.size, 128) * MIB)
+    results["sftp size"] = copied.stat().st_size
+    results["sftp"] = ssh_part.transfers(servers, client, copied, min(chosen.rounds, 5), say)
+    copied.unlink()
+    results["noise"].append(noise())
     results["login"] = ssh_part.logins(servers, client, chosen.logins, say)
     results["noise"].append(noise())
     for server in servers:

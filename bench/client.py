@@ -31,6 +31,23 @@ class Client:
             words += ["-o", option]
         return words
 
+    def copy(self, server, direction, source, target, cipher):
+        """Copies a file with sftp, `put` or `get`; gives the seconds from the start of sftp to its end."""
+        words = self.words(server, cipher=cipher)
+        # The same options, but for the letter of the port.
+        words = ["sftp", "-q", "-b", "-", *("-P" if word == "-p" else word for word in words[1:])]
+        began = time.monotonic()
+        done = subprocess.run(
+            [*words, f"{USER.pw_name}@127.0.0.1"],
+            input=f"{direction} {source} {target}\n".encode(),
+            capture_output=True,
+            timeout=LIMIT,
+        )
+        took = time.monotonic() - began
+        if done.returncode != 0:
+            raise SystemExit(f"sftp {direction} at {server.name} failed with {done.returncode}: {done.stderr!r}")
+        return took
+
     def push(self, server, file, cipher):
         """Sends `file` into the sink; gives the seconds from the start of ssh to its end."""
         before, after = server.push_words()

@@ -59,6 +59,9 @@ def _ssh_targets(rows, results):
     for cipher, runs in results["upload"].items():
         value = ratio([run[1] for run in runs["myelin"]], [run[1] for run in runs["OpenSSH"]])
         rows.at_most(f"server CPU per GiB, {cipher}, of OpenSSH's", value, 0.75, f"{value:.2f}")
+    for (cipher, way), runs in results["sftp"].items():
+        value = ratio([run[0] for run in runs["myelin"]], [run[0] for run in runs["OpenSSH"]])
+        rows.at_least(f"sftp {way}, {cipher}, times OpenSSH", value, 0.9, f"{value:.2f}")
     for kex, runs in results["login"].items():
         value = ratio(runs["myelin"], runs["OpenSSH"])
         rows.at_most(f"login and no-op command, kex {kex}, of OpenSSH's", value, 0.15, f"{value:.2f}")
@@ -118,6 +121,20 @@ def upload(results):
                 )
             )
     head = ("Cipher", "Server", "MB/s", "of OpenSSH's", "Server CPU s/GiB", "of OpenSSH's", "the sink's part, s/GiB")
+    return table(head, rows)
+
+
+def sftp(results):
+    rows = []
+    for (cipher, way), runs in results["sftp"].items():
+        for server, own in runs.items():
+            rates, cpu = zip(*own)
+            against = runs.get("OpenSSH") or own
+            of_rates, of_cpu = (ratio(values, [run[n] for run in against]) for n, values in enumerate((rates, cpu)))
+            rows.append(
+                (way, cipher, server, spread(rates), f"{of_rates:.2f}", spread(cpu, digits=2), f"{of_cpu:.2f}")
+            )
+    head = ("Way", "Cipher", "Server", "MB/s", "of OpenSSH's", "Server CPU s/GiB", "of OpenSSH's")
     return table(head, rows)
 
 
@@ -201,6 +218,12 @@ Myelin and OpenSSH, a command for dropbear. The time is that of the whole comman
 of all its processes, with the sink.
 
 {upload(results)}
+## SFTP
+
+A random file of {results["sftp size"] >> 20} MiB, put and got by Debian's `sftp`, on a real disk without fsync. Server CPU
+is that of all its processes.
+
+{sftp(results)}
 ## Latency
 
 {latency(results)}

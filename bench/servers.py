@@ -30,6 +30,8 @@ class Server:
     """One server program with a folder of its own. `start` may be called again after `stop`."""
 
     name = ""
+    #: Whether it serves SFTP.
+    sftp = True
     #: Processes of the idle server.
     idle_processes = 1
     ciphers = ("chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
@@ -189,6 +191,7 @@ class OpenSsh(Server):
             PrintMotd no
             AcceptEnv LANG LC_*
             Subsystem fwup {self.sink}
+            Subsystem sftp /usr/lib/openssh/sftp-server
         """
         (self.folder / "sshd_config").write_text(text)
         if os.getuid() == 0:
@@ -215,6 +218,7 @@ class OpenSsh(Server):
 
 class Dropbear(Server):
     name = "dropbear"
+    sftp = False
     # Debian's dropbear has no AES-GCM.
     ciphers = ("chacha20-poly1305@openssh.com",)
 

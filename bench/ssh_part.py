@@ -13,6 +13,7 @@ CIPHERS = {
     "aes128-gcm": "aes128-gcm@openssh.com",
     "aes256-gcm": "aes256-gcm@openssh.com",
 }
+SFTP_CIPHERS = ("chacha20-poly1305", "aes128-gcm")
 KEX = {"curve25519": "curve25519-sha256", "the client's default": None}
 LOGINS_BEFORE_MEMORY = 10
 
@@ -78,6 +79,30 @@ def upload(servers, client, file, sink, rounds, say):
                 sink_cpu = float(report.read_text())
                 found[name][server.name].append((size / took / 1e6, all_cpu * GIB / size, sink_cpu * GIB / size))
         say(f"upload: round {number + 1} of {rounds}")
+    return found
+
+
+def transfers(servers, client, file, rounds, say):
+    """SFTP both ways, throughput in MB/s and server CPU in seconds per GiB: {(cipher, way): {server: [(…)]}}."""
+    size = Path(file).stat().st_size
+    servers = [server for server in servers if server.sftp]
+    found = {}
+    for number in range(rounds):
+        for name in SFTP_CIPHERS:
+            for way in ("put", "get"):
+                for server in in_turn(servers, number):
+                    target = server.folder / "copy"
+                    target.unlink(missing_ok=True)
+                    before = procs.cpu_seconds(server.process.pid)
+                    took = client.copy(server, way, file, target, CIPHERS[name])
+                    procs.settle(server.process.pid, server.idle_processes)
+                    cpu = procs.cpu_seconds(server.process.pid) - before
+                    if target.stat().st_size != size:
+                        raise SystemExit(f"sftp {way} at {server.name} copied {target.stat().st_size} of {size} bytes")
+                    target.unlink()
+                    runs = found.setdefault((name, way), {})
+                    runs.setdefault(server.name, []).append((size / took / 1e6, cpu * GIB / size))
+        say(f"sftp: round {number + 1} of {rounds}")
     return found
 
 

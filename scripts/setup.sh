@@ -8,6 +8,13 @@ set -eu
 needed='
 ssh openssh-client
 ssh-keyscan openssh-client
+/usr/lib/openssh/sftp-server openssh-sftp-server
+rsync rsync
+sshfs sshfs
+psftp putty-tools
+puttygen putty-tools
+/usr/lib/python3/dist-packages/paramiko/__init__.py python3-paramiko
+/usr/lib/python3/dist-packages/asyncssh/__init__.py python3-asyncssh
 /usr/sbin/sshd openssh-server
 dbclient dropbear-bin
 dropbearkey dropbear-bin

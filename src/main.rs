@@ -12,6 +12,8 @@ mod fwup;
 mod host;
 mod logging;
 mod pipe;
+mod scp;
+mod sftp;
 mod ssh;
 mod supervisor;
 mod sys;
@@ -25,11 +27,16 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let name = args.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
-    if name == "fwup" {
-        return fwup::main(args.into_iter().skip(1));
-    }
-    if args.get(1).is_some_and(|word| word == "fwup") {
-        return fwup::main(args.into_iter().skip(2));
+    // A link by the name of a part is that part; else the first word says it.
+    let (name, words) = match name.to_str() {
+        Some("fwup" | "scp" | "sftp-server") => (name, 1),
+        _ => (args.get(1).map(OsString::as_os_str).unwrap_or_default(), 2),
+    };
+    match name.to_str() {
+        Some("fwup") => return fwup::main(args.into_iter().skip(words)),
+        Some("scp") => return scp::main(args.into_iter().skip(words)),
+        Some("sftp-server") => return sftp::main(args.into_iter().skip(words)),
+        _ => {}
     }
     cli::main(args)
 }

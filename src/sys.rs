@@ -193,6 +193,54 @@ unsafe extern "C" fn unmap_constant_segments(
     1
 }
 
+/// Renames `from` unless `to` exists already, which gives `AlreadyExists`.
+pub fn rename_to_new(
+    from_folder: BorrowedFd<'_>,
+    from: &std::path::Path,
+    to_folder: BorrowedFd<'_>,
+    to: &std::path::Path,
+) -> io::Result<()> {
+    let zero_ended = |path: &std::path::Path| {
+        std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
+    };
+    let (from_name, to_name) = (zero_ended(from)?, zero_ended(to)?);
+    // SAFETY: renameat2 reads two strings that end in zero, which live until it returns.
+    let result = unsafe {
+        let (from, to) = (from_folder.as_raw_fd(), to_folder.as_raw_fd());
+        let flags = libc::RENAME_NOREPLACE;
+        libc::syscall(libc::SYS_renameat2, from, from_name.as_ptr(), to, to_name.as_ptr(), flags)
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) {
+        return Err(error);
+    }
+    // A file system that cannot: look first, which leaves a moment for somebody else.
+    let nofollow = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+    match nix::sys::stat::fstatat(to_folder, to, nofollow) {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => Ok(nix::fcntl::renameat(from_folder, from, to_folder, to)?),
+    }
+}
+
+/// A time as the C library has it, which ends in 2038 on some systems.
+#[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions, reason = "32-bit systems")]
+pub fn to_time(seconds: i64) -> libc::time_t {
+    seconds.try_into().unwrap_or(libc::time_t::MAX)
+}
+
+/// A time in seconds since 1970 as this machine's clocks show it.
+pub fn local_time(seconds: i64) -> Option<libc::tm> {
+    let seconds = to_time(seconds);
+    let mut time = std::mem::MaybeUninit::uninit();
+    // SAFETY: localtime_r reads one number and fills in the structure, or gives a null pointer.
+    let filled = unsafe { libc::localtime_r(&raw const seconds, time.as_mut_ptr()) };
+    // SAFETY: it was filled in.
+    (!filled.is_null()).then(|| unsafe { time.assume_init() })
+}
+
 /// linux/fs.h: `_IO(0x12, 119)`
 const BLKDISCARD: libc::Ioctl = libc::_IO(0x12, 119);
 /// mtd/ubi-user.h: `_IOW('O', 0, __s64)`

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use firmware::{Firmware, FwupProgram, SuccessAction};
 pub use load::{Loaded, Place, Problem, load};
-pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, Legacy, Program, Ssh};
+pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
 pub use validation::{Accept, Gate, TrialAction, Validation};
 pub use values::{Bytes, pattern_matches};
 

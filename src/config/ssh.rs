@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{self, Bytes, Seconds, TextOrList};
+use super::values::{self, Bytes, Octal, Seconds, TextOrList};
+
+/// The built-in SFTP server as a program in `[ssh.subsystem]`; the word is sshd_config's.
+pub const INTERNAL_SFTP: &str = "internal-sftp";
 
 /// The SSH daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +44,18 @@ pub struct Ssh {
     pub shell: Program,
     /// Whether commands may be run.
     pub exec: Program,
+    /// Whether the built-in `sftp` subsystem is there: sftp, scp and sshfs use it.
+    pub sftp: bool,
+    /// The folder that is `/` for SFTP clients, and that they cannot leave. Unset: the whole file system.
+    pub sftp_root: Option<PathBuf>,
+    /// Where SFTP clients begin, inside `sftp_root`; `~` is the home folder.
+    pub sftp_start: PathBuf,
+    /// SFTP clients may change nothing.
+    pub sftp_read_only: bool,
+    /// Permissions that files made by SFTP clients do not get.
+    pub sftp_umask: Octal,
+    /// Files and folders that one SFTP client may have open.
+    pub sftp_max_handles: usize,
     /// Subsystems of the image's own: a name, and a program with its arguments.
     pub subsystem: BTreeMap<String, Vec<String>>,
     /// Environment variables that a client may set; `*` and `?` match as in sshd_config(5).
@@ -106,6 +121,12 @@ impl Default for Ssh {
             host_key: Vec::new(),
             shell: Program::Command(vec!["/bin/sh".into()]),
             exec: Program::Shell,
+            sftp: true,
+            sftp_root: None,
+            sftp_start: "/".into(),
+            sftp_read_only: false,
+            sftp_umask: Octal(0o022),
+            sftp_max_handles: 64,
             subsystem: BTreeMap::new(),
             accept_env: ["LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "MYELIN_*"].map(String::from).to_vec(),
             version_string: "SSH-2.0-Myelin".into(),

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::algorithms::Kind;
+use super::ssh::INTERNAL_SFTP;
 use super::values::Seconds;
 use super::version::Version;
 use super::{BootPartitionKeys, Bytes, Config, Firmware, Program, Ssh, SuccessAction, Validation};
@@ -35,6 +36,10 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "host_key" => all_absolute(&ssh.host_key),
         "allow_users" => all(&ssh.allow_users, |user| (1..=MAX_NAME).contains(&user.len()), "a user name"),
         "shell" if ssh.shell == Program::Shell => refuse("must be a program, not \"shell\""),
+        "sftp_root" => absolute_if_set(ssh.sftp_root.as_deref()),
+        "sftp_start" if ssh.sftp_start != Path::new("~") => absolute(&ssh.sftp_start),
+        "sftp_umask" if ssh.sftp_umask.0 > 0o777 => refuse("must be octal digits from \"000\" to \"777\""),
+        "sftp_max_handles" => in_range(ssh.sftp_max_handles, 4..=1000, "handles"),
         "version_string" => version_string(&ssh.version_string),
         "banner" => in_range(ssh.banner.as_ref().map_or(0, String::len), 0..=MAX_BANNER, "bytes"),
         "kex_algorithms" => algorithms(Kind::Kex, &ssh.kex_algorithms),
@@ -100,7 +105,11 @@ pub fn subsystem(name: &str, words: &[String]) -> Verdict {
     if !(1..=MAX_NAME).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
         return refuse("the name must be 1 to 64 printable ASCII characters");
     }
-    if words.is_empty() { refuse("must be a program and its arguments") } else { program(words) }
+    match words {
+        [] => refuse("must be a program and its arguments"),
+        [word] if word == INTERNAL_SFTP => fine(),
+        _ => program(words),
+    }
 }
 
 /// An IP address, in brackets or not, a link-local one with its zone; or `*` or `localhost`.
@@ -250,6 +259,7 @@ mod tests {
     #[test]
     fn subsystems_have_a_plain_name_and_an_absolute_program() {
         assert!(subsystem("logs", &["/usr/bin/logs".into(), "-f".into()]).is_ok());
+        assert!(subsystem("files", &["internal-sftp".into()]).is_ok());
         assert!(subsystem("two words", &["/bin/x".into()]).is_err());
         assert!(subsystem("logs", &["logs".into()]).is_err());
         assert!(subsystem("logs", &[]).is_err());

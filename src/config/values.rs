@@ -28,6 +28,10 @@ impl Seconds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub u64);
 
+/// Permissions: text with octal digits, such as `"022"`, or an integer (TOML writes `0o022`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Octal(pub u32);
+
 fn parse_seconds(text: &str) -> Option<u64> {
     let mut total: u64 = 0;
     let mut digits = String::new();
@@ -102,6 +106,21 @@ impl<'de> Deserialize<'de> for Bytes {
         let visitor =
             UnitVisitor { parse: parse_bytes, wanted: "bytes, or a size such as \"64K\" or \"1G\"" };
         deserializer.deserialize_any(visitor).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Octal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let parse = |text: &str| u64::from_str_radix(text, 8).ok();
+        let visitor = UnitVisitor { parse, wanted: "octal digits such as \"022\"" };
+        let value = deserializer.deserialize_any(visitor)?;
+        Ok(Self(u32::try_from(value).unwrap_or(u32::MAX)))
+    }
+}
+
+impl Serialize for Octal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:03o}", self.0))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It is always a process of its own: the image's fwup where there is one, else the applet in this binary.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -96,13 +96,19 @@ fn fwup(configured: &FwupProgram) -> Result<(PathBuf, Vec<OsString>), ProgramErr
 pub fn find_on_path(name: impl AsRef<Path>) -> Option<PathBuf> {
     let path =
         std::env::var_os("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into());
+    find_on(path, name)
+}
+
+/// The same in the folders of `path`, with colons between them.
+pub fn find_on(path: impl AsRef<OsStr>, name: impl AsRef<Path>) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .filter(|folder| folder.is_absolute())
         .map(|folder| folder.join(name.as_ref()))
         .find(|candidate| is_program(candidate))
 }
 
-fn is_program(path: &Path) -> bool {
+/// Whether somebody could run it.
+pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 

@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 4 << 10;
 /// Never from a client, whatever `accept_env` says: they make programs run other code.
 const NEVER: &[&str] = &["LD_*", "PATH", "IFS", "BASH_ENV", "ENV", "SHELL", "HOME", "USER", "MYELIN_CONFIG"];
 /// Where programs are looked for, as the images of Buildroot and Yocto have them.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Variables that the client asked for and may have.
 #[derive(Debug, Default)]

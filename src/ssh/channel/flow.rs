@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::budget::Budget;
+use super::output::Waiting;
 use super::spool::Spool;
 
 /// What one channel may hold in memory.
@@ -50,6 +51,9 @@ pub enum Overflow {
     Stop,
     /// The rest goes to an unlinked file in this folder.
     Spill(PathBuf),
+    /// The same, but only when output waits for the client too and both would wait for each other: right for a program
+    /// that writes its input to a disk, which would have to take everything twice.
+    SpillIfStuck(PathBuf, Waiting),
 }
 
 /// Input of one channel on its way to its program: in memory the older bytes, on disk those that came later.
@@ -281,8 +285,12 @@ impl Flow {
     async fn push_to_spool(&self, piece: &Bytes, began: Instant) -> bool {
         let folder = {
             let state = self.state();
-            let Overflow::Spill(folder) = &state.overflow else { return false };
-            if state.spooled == 0 && began.elapsed() < SPILL_AFTER {
+            let (folder, may_begin) = match &state.overflow {
+                Overflow::Stop => return false,
+                Overflow::Spill(folder) => (folder, true),
+                Overflow::SpillIfStuck(folder, output) => (folder, output.since().is_some()),
+            };
+            if state.spooled == 0 && (!may_begin || began.elapsed() < SPILL_AFTER) {
                 return false;
             }
             folder.clone()
@@ -435,6 +443,26 @@ mod tests {
         assert_eq!(read_all(&flow).await.len(), 100 * 32_768);
         pump.await.unwrap();
         assert!(flow.stopped_since().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_busy_program_that_nobody_waits_for_gets_nothing_from_disk() {
+        let flow = Flow::new(budgets(16 << 20), Box::new(|| false));
+        let folder = std::env::current_dir().unwrap().join("target");
+        flow.set_overflow(Overflow::SpillIfStuck(folder, Waiting::default()));
+        let pump = {
+            let flow = Arc::clone(&flow);
+            tokio::spawn(async move {
+                for _ in 0..40 {
+                    flow.push(vec![7; 32_768].into()).await;
+                }
+                flow.finish(End::Eof);
+            })
+        };
+        sleep(2 * SPILL_AFTER).await;
+        assert!(flow.stopped_since().is_some() && flow.state().spooled == 0);
+        assert_eq!(read_all(&flow).await.len(), 40 * 32_768);
+        pump.await.unwrap();
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ pub mod flow;
 mod output;
 mod process;
 pub mod pty;
+mod scp;
 mod spool;
 
 use std::os::fd::OwnedFd;
@@ -23,7 +24,7 @@ use super::subsystem::Subsystem;
 use crate::config::{Program, Ssh};
 use flow::Flow;
 pub use output::{Exit, Output};
-pub use process::subsystem as run_program;
+pub use process::{applet as run_applet, subsystem as run_program};
 use pty::{Size, Terminal};
 
 /// What a channel was asked to run.
@@ -54,7 +55,10 @@ impl Job {
     /// `SHELL -c COMMAND`, or the program that the configuration gives commands to.
     pub fn exec(ssh: &Ssh, command: &[u8]) -> Option<Self> {
         let words = match (&ssh.exec, &ssh.shell) {
-            (Program::Shell, Program::Command(words)) => [words.as_slice(), &["-c".into()]].concat(),
+            (Program::Shell, Program::Command(words)) => {
+                let words = [words.as_slice(), &["-c".into()]].concat();
+                return Some(Self::Exec(words, scp::or_built_in(command)));
+            }
             (Program::Command(words), _) => words.clone(),
             (Program::Shell | Program::Disabled, _) => return None,
         };

@@ -29,12 +29,26 @@ pub struct Output {
     writer: Arc<ChannelWriteHalf<Msg>>,
     handle: Handle,
     flow: Arc<Flow>,
-    waiting_since: Arc<Mutex<Option<Instant>>>,
+    waiting: Waiting,
+}
+
+/// Since when output has been waiting for the client's window, if it has.
+#[derive(Clone, Default)]
+pub struct Waiting(Arc<Mutex<Option<Instant>>>);
+
+impl Waiting {
+    pub fn since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
 }
 
 impl Output {
     pub fn new(writer: Arc<ChannelWriteHalf<Msg>>, handle: Handle, flow: Arc<Flow>) -> Self {
-        Self { writer, handle, flow, waiting_since: Arc::default() }
+        Self { writer, handle, flow, waiting: Waiting::default() }
     }
 
     /// Sends to the client's stdout, as its window allows; false when it is gone.
@@ -47,9 +61,8 @@ impl Output {
         self.send(self.writer.extended_data_bytes(STDERR, data)).await
     }
 
-    /// Since when output has been waiting for the client's window.
-    pub fn waiting_since(&self) -> Option<Instant> {
-        *self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     /// Says how the job ended and closes the channel. Send nothing afterwards.
@@ -77,13 +90,13 @@ impl Output {
 
     /// A writer that waits for window is not woken when the channel closes, so both are waited for.
     async fn send(&self, sending: impl Future<Output = Result<(), russh::Error>>) -> bool {
-        *self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.waiting.set(Some(Instant::now()));
         let sent = tokio::select! {
             biased;
             sent = sending => sent.is_ok(),
             () = self.flow.gone() => false,
         };
-        *self.waiting_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.waiting.set(None);
         sent
     }
 }

@@ -46,30 +46,43 @@ struct Recipe {
     /// What the program sees as its own name; a login shell has a hyphen in front (login(1)).
     name: Option<OsString>,
     what: &'static str,
+    /// Its input ends on the disk.
+    writes_to_disk: bool,
 }
 
 pub async fn shell(session: Session, words: Vec<String>) {
     let base = words.first().and_then(|word| word.rsplit('/').next()).unwrap_or("sh");
     let name = Some(format!("-{base}").into());
     let words = words.into_iter().map(OsString::from).collect();
-    run(session, Recipe { words, name, what: "shell" }).await;
+    run(session, Recipe { words, name, what: "shell", writes_to_disk: false }).await;
 }
 
 pub async fn exec(session: Session, words: Vec<String>, command: Vec<u8>) {
     let words = words.into_iter().map(OsString::from).chain([OsString::from_vec(command)]).collect();
-    run(session, Recipe { words, name: None, what: "exec" }).await;
+    run(session, Recipe { words, name: None, what: "exec", writes_to_disk: false }).await;
 }
 
 pub async fn subsystem(session: Session, words: Vec<String>) {
     let words = words.into_iter().map(OsString::from).collect();
-    run(session, Recipe { words, name: None, what: "subsystem" }).await;
+    run(session, Recipe { words, name: None, what: "subsystem", writes_to_disk: false }).await;
+}
+
+/// A part of this program by its first word.
+pub async fn applet(session: Session, name: &'static str, args: Vec<OsString>) {
+    let words = ["/proc/self/exe".into(), name.into()].into_iter().chain(args).collect();
+    // For those who look at the list of processes.
+    run(session, Recipe { words, name: Some("myelin".into()), what: name, writes_to_disk: true }).await;
 }
 
 async fn run(session: Session, recipe: Recipe) {
     let output = session.output();
     let config = &session.settings.config;
     let spool = config.ssh.spool_dir.clone().unwrap_or_else(|| config.state_dir.join("spool"));
-    session.flow.set_overflow(Overflow::Spill(spool));
+    session.flow.set_overflow(if recipe.writes_to_disk {
+        Overflow::SpillIfStuck(spool, output.waiting().clone())
+    } else {
+        Overflow::Spill(spool)
+    });
     let exit = match start(&session, &recipe) {
         Ok(running) => running.see_through(&session, &output).await,
         Err(error) => {
@@ -228,7 +241,7 @@ impl Running {
 async fn deadlock(flow: &Flow, output: &Output) {
     loop {
         let since = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() >= DEADLOCK);
-        if since(flow.stopped_since()) && since(output.waiting_since()) {
+        if since(flow.stopped_since()) && since(output.waiting().since()) {
             return;
         }
         sleep(Duration::from_secs(1)).await;

@@ -4,9 +4,10 @@
 
 mod fwup;
 pub mod legacy;
+mod sftp;
 mod status;
 
-use crate::config::Ssh;
+use crate::config::{INTERNAL_SFTP, Ssh};
 use crate::ssh::channel::{self, Exit, Session};
 use crate::ssh::connection::Service;
 use crate::ssh::probe;
@@ -20,6 +21,8 @@ pub enum Subsystem {
     Fwup,
     /// The same behind the header of nerves_firmware_ssh.
     Legacy,
+    /// File transfer: sftp, scp, sshfs.
+    Sftp,
     /// `firmware status --json` of this daemon.
     Status,
     /// Nothing, successfully: for the probe.
@@ -40,9 +43,12 @@ impl Subsystem {
             (Service::Legacy, _) => None,
             (Service::Ssh, probe::SUBSYSTEM) => Some(Self::Probe),
             (Service::Ssh, _) if ssh.subsystem.contains_key(name) => {
-                ssh.subsystem.get(name).cloned().map(Self::Program)
+                let words = ssh.subsystem.get(name)?;
+                let is_ours = words.first().is_some_and(|word| word == INTERNAL_SFTP);
+                Some(if is_ours { Self::Sftp } else { Self::Program(words.clone()) })
             }
             (Service::Ssh, "fwup") => Some(Self::Fwup),
+            (Service::Ssh, "sftp") if ssh.sftp => Some(Self::Sftp),
             (Service::Ssh, "myelin-status") => Some(Self::Status),
             (Service::Ssh, legacy::NAME) if ssh.legacy.enabled => Some(Self::Legacy),
             (Service::Ssh, _) => None,
@@ -54,6 +60,7 @@ impl Subsystem {
         match self {
             Self::Fwup => fwup::run(session).await,
             Self::Legacy => legacy::run(session).await,
+            Self::Sftp => sftp::run(session).await,
             Self::Status => status::run(session).await,
             Self::Probe => {
                 session.flow.discard();

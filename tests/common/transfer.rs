@@ -1,0 +1,47 @@
+//! For tests that copy files: trees that are hard to copy, and the programs that do it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::{Device, random_bytes, text};
+
+/// One of OpenSSH's programs that copy files, with the options for this device.
+pub fn client(device: &Device, program: &str, options: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(options).args(device.ssh_options()).args(["-P", &device.port.to_string()]);
+    command
+}
+
+#[track_caller]
+pub fn succeeded(output: &Output, what: &str) {
+    assert!(output.status.success(), "{what}: {}{}", text(&output.stdout), text(&output.stderr));
+}
+
+/// A small tree with all that gets lost on a bad way: modes, times, odd names, empty files, links.
+pub fn new_tree(folder: &Path) {
+    fs::create_dir_all(folder.join("deep/er/and deeper")).unwrap();
+    fs::create_dir(folder.join("empty folder")).unwrap();
+    let names =
+        [&b"plain"[..], b"with space", b"new\nline", b"latin \xe4\xf6\xfc", &[b'n'; 255], b"$HOME;'\"*?\\"];
+    for (seed, name) in (1..).zip(names) {
+        let path = folder.join(OsStr::from_bytes(name));
+        fs::write(&path, random_bytes(1 << (2 * seed), seed)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600 + u32::try_from(seed).unwrap())).unwrap();
+    }
+    fs::write(folder.join("deep/er/and deeper/big"), random_bytes(3 << 20, 9)).unwrap();
+    fs::write(folder.join("deep/empty"), "").unwrap();
+    let mut touch = Command::new("find");
+    touch.arg(folder).args(["-exec", "touch", "-d", "2001-02-03 04:05:06", "{}", "+"]);
+    assert!(touch.status().unwrap().success());
+}
+
+/// Names, kinds, modes, times and sums of everything in a folder; what a copy keeps.
+pub fn described(folder: &Path) -> String {
+    let script = "find . -printf '%P|%y|%m|%Ts|%l\\n' | sort; find . -type f -exec cksum {} + | sort";
+    let output = Command::new("sh").args(["-c", script]).env("LC_ALL", "C").current_dir(folder).output();
+    text(&output.unwrap().stdout)
+}
