@@ -53,7 +53,7 @@ def validates_itself(version):
 
 def never_well(version):
     """Its health program never says that it is well."""
-    return firmware(version, EXTRA=extra("never-well", 'gates = ["health"]\nhealth = ["/bin/false"]\ntime_limit = "15s"'))
+    return firmware(version, EXTRA=extra("never-well", 'gates = ["health"]\nhealth = ["/bin/false"]\ntime_limit = "25s"'))
 
 
 def extra(name, validation):
