@@ -32,6 +32,22 @@ pub fn set_cloexec(fd: RawFd) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
 }
 
+/// Seconds that local time is ahead of UTC at a moment that is given in local time, as seconds since 1970; 0
+/// where the C library knows no such time (localtime(3)).
+#[allow(clippy::useless_conversion, reason = "time_t and long have 32 bits on some of our targets")]
+pub fn local_offset(local_seconds: i64) -> i64 {
+    let offset_at = |seconds: i64| {
+        let moment = seconds.try_into().ok()?;
+        // SAFETY: all zeros is a `tm`.
+        let mut fields: libc::tm = unsafe { std::mem::zeroed() };
+        // SAFETY: both pointers are to values that live until the call returns; the result is one of them.
+        let found = unsafe { libc::localtime_r(&raw const moment, &raw mut fields) };
+        (!found.is_null()).then(|| i64::from(fields.tm_gmtoff))
+    };
+    let about = offset_at(local_seconds).unwrap_or(0);
+    offset_at(local_seconds - about).unwrap_or(about)
+}
+
 /// Leaves `fd` open for the program that this process becomes. For a child between fork and exec.
 pub fn clear_cloexec(fd: RawFd) -> io::Result<()> {
     // SAFETY: as in `set_cloexec`.

@@ -71,7 +71,7 @@ fn a_good_key_works_among_bad_lines_and_each_of_those_is_named_once() {
     let options = make_key(&device, "restricted", &["ed25519"]);
     let lines = format!(
         "\u{feff}# comment\r\n\r\ngarbage\r\nssh-ed25519 AAAA!\r\nssh-dss AAAAB3NzaC1kc3MAAACB\r\n\
-         frobnicate {}\r\nrestrict,command=\"echo no\" {}\r\n{}",
+         frobnicate {}\r\nprincipals=\"a\",command=\"echo no\" {}\r\n{}",
         options.trim(),
         options.trim(),
         key.trim()

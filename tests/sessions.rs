@@ -310,3 +310,39 @@ fn dropbears_client_logs_in_and_runs_a_command() {
         text(&output.stderr)
     );
 }
+
+#[test]
+fn who_is_logged_in_is_listed_and_ended() {
+    let device = Device::start("", "");
+    let stay = || device.ssh().arg("sleep 777").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let list = || -> Vec<serde_json::Value> {
+        let output = device.myelin(&["sessions", "list", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    assert!(list().is_empty());
+    let (mut first, mut second) = (stay(), stay());
+    wait_until("both are there", || list().len() == 2);
+    let sessions = list();
+    assert_eq!(sessions[0]["user"], "root");
+    assert!(sessions[0]["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+    let shown = device.myelin(&["sessions", "list"]);
+    let id = sessions[0]["id"].to_string();
+    assert!(text(&shown.stdout).lines().any(|line| line.starts_with(&id)), "{shown:?}");
+
+    let kicked = device.myelin(&["sessions", "kick", &id]);
+    assert!(kicked.status.success(), "{kicked:?}");
+    wait_until("one is left", || {
+        list().len() == 1 && first.try_wait().unwrap().is_some() != second.try_wait().unwrap().is_some()
+    });
+    let again = device.myelin(&["sessions", "kick", &id]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("is logged in; see: myelin sessions list"), "{again:?}");
+    assert_eq!(device.myelin(&["sessions", "kick"]).status.code(), Some(2), "all is said explicitly");
+
+    assert!(device.myelin(&["sessions", "kick", "--all"]).status.success());
+    assert_eq!(first.wait().unwrap().code(), Some(255));
+    assert_eq!(second.wait().unwrap().code(), Some(255));
+    wait_until("what ran is gone", || !is_running("sleep 777"));
+    device.assert_reachable();
+}

@@ -27,7 +27,7 @@ pub use firmware::{Firmware, FwupProgram, SuccessAction};
 pub use load::{Loaded, Place, Problem, load};
 pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
 pub use validation::{Accept, Gate, TrialAction, Validation};
-pub use values::{Bytes, pattern_matches};
+pub use values::{Bytes, pattern_matches, split_commas};
 
 /// Everything that can be configured, with the defaults of an image that says nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,11 +4,13 @@
 //! that line or file and nothing else, and is named (`file:line`, never its content). Never writes.
 
 mod line;
+mod options;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +21,7 @@ use tracing::warn;
 use crate::config::{BootPartitionKeys, Config};
 
 pub use line::{Key, LineError, key_in_line, parse_line};
+pub use options::Options;
 
 /// How much of a file is read.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -139,9 +142,17 @@ impl KeyList {
         list
     }
 
-    /// The entry that lets the owner of this key log in.
-    pub fn authorize(&self, key: &PublicKey) -> Option<&AuthorizedKey> {
-        self.keys.iter().find(|entry| entry.key.matches(key))
+    /// The entry that lets the owner of this key log in from `peer` now, the first if there are several; or why
+    /// none does.
+    pub fn authorize(&self, key: &PublicKey, peer: IpAddr) -> Result<&AuthorizedKey, &'static str> {
+        let mut reason = "key not authorized";
+        for entry in self.keys.iter().filter(|entry| entry.key.matches(key)) {
+            match entry.key.options().refusal(peer) {
+                None => return Ok(entry),
+                Some(refusal) => reason = refusal,
+            }
+        }
+        Err(reason)
     }
 
     fn read(&mut self, path: &Path) -> Option<(Vec<u8>, bool)> {
@@ -238,6 +249,7 @@ fn only_owner_writes(path: &Path, file: &Metadata) -> bool {
 mod tests {
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
     const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIN+Wjn4+4Fcvl2JlKpggT+wCRxpSvtqqpVrQrKN1/A22";
 
@@ -273,10 +285,10 @@ mod tests {
         );
         let (_folder, path) = file_with(content.as_bytes(), 0o600);
         let list = KeyList::collect(&config(&path));
-        let found = list.authorize(&public(KEY)).unwrap();
+        let found = list.authorize(&public(KEY), HERE).unwrap();
         assert_eq!(found.source, Source::File { path: path.clone(), line: 8 });
         assert_eq!(found.source.to_string(), format!("{}:8", path.display()));
-        assert!(list.authorize(&public(OTHER)).is_none());
+        assert!(list.authorize(&public(OTHER), HERE).is_err());
         assert_eq!(list.refused.len(), 5);
     }
 
@@ -287,10 +299,10 @@ mod tests {
         let mut config = config(&path);
         config.ssh.boot_partition_keys = BootPartitionKeys::Path(boot_path.clone());
         let list = KeyList::collect(&config);
-        let found = list.authorize(&public(OTHER)).unwrap();
+        let found = list.authorize(&public(OTHER), HERE).unwrap();
         assert_eq!(found.source.to_string(), format!("{}:1 (boot partition)", boot_path.display()));
         config.ssh.boot_partition_keys = BootPartitionKeys::Disabled;
-        assert!(KeyList::collect(&config).authorize(&public(OTHER)).is_none());
+        assert!(KeyList::collect(&config).authorize(&public(OTHER), HERE).is_err());
     }
 
     #[test]
@@ -298,7 +310,7 @@ mod tests {
         let mut content = format!("{KEY} Andr").into_bytes();
         content.push(0xe9);
         let (_folder, path) = file_with(&content, 0o600);
-        assert!(KeyList::collect(&config(&path)).authorize(&public(KEY)).is_some());
+        assert!(KeyList::collect(&config(&path)).authorize(&public(KEY), HERE).is_ok());
     }
 
     #[test]
@@ -306,7 +318,7 @@ mod tests {
         let mut config = config(Path::new("/nonexistent/authorized_keys"));
         config.ssh.authorized_keys = vec![format!("# two\n{KEY}\n{OTHER}\n"), "rubbish".into()];
         let list = KeyList::collect(&config);
-        assert_eq!(list.authorize(&public(OTHER)).unwrap().source, Source::Config);
+        assert_eq!(list.authorize(&public(OTHER), HERE).unwrap().source, Source::Config);
         assert_eq!((list.keys.len(), list.refused.len(), list.file_errors.len()), (2, 1, 0));
     }
 
@@ -315,16 +327,16 @@ mod tests {
         let (_folder, path) = file_with(KEY.as_bytes(), 0o666);
         let mut config = config(&path);
         let list = KeyList::collect(&config);
-        assert!(list.authorize(&public(KEY)).is_some());
+        assert!(list.authorize(&public(KEY), HERE).is_ok());
         assert!(matches!(list.file_errors[..], [FileError::WritableButUsed { .. }]));
 
         config.ssh.authorized_keys = vec![OTHER.into()];
         let list = KeyList::collect(&config);
-        assert!(list.authorize(&public(KEY)).is_none());
+        assert!(list.authorize(&public(KEY), HERE).is_err());
         assert!(matches!(list.file_errors[..], [FileError::Writable { .. }]));
 
         config.ssh.strict_modes = false;
-        assert!(KeyList::collect(&config).authorize(&public(KEY)).is_some());
+        assert!(KeyList::collect(&config).authorize(&public(KEY), HERE).is_ok());
     }
 
     #[test]
@@ -360,7 +372,7 @@ mod tests {
         let list = KeyList::collect(&config);
         assert!(matches!(list.refused[0].reason, LineError::RsaTooSmall { bits: 1024, required: 2048 }));
         config.ssh.required_rsa_size = 1024;
-        assert!(KeyList::collect(&config).authorize(&public(rsa)).is_some());
+        assert!(KeyList::collect(&config).authorize(&public(rsa), HERE).is_ok());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::connection::admission::ConnectionId;
 use super::server::Server;
 use super::status::{Connection, Status};
 use crate::config::Config;
@@ -37,6 +38,10 @@ pub enum Request {
     Probe {
         key: String,
     },
+    /// Ends the connections with these numbers that have logged in; all of them when there are none.
+    Kick {
+        ids: Vec<ConnectionId>,
+    },
 }
 
 /// What comes back.
@@ -44,6 +49,8 @@ pub enum Request {
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
     Status(Box<Status>),
+    /// The numbers of the connections that were told to end.
+    Kicked(Vec<ConnectionId>),
     Error(String),
 }
 
@@ -109,12 +116,25 @@ async fn answer(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
                 }
                 Err(error) => Response::Error(format!("no key for a probe: {error}")),
             },
+            Ok(Request::Kick { ids }) => Response::Kicked(kick(&server, &ids)),
             Err(error) => Response::Error(format!("not a request: {error}")),
         }
     };
     let mut text = serde_json::to_vec(&response)?;
     text.push(b'\n');
     stream.write_all(&text).await
+}
+
+fn kick(server: &Server, ids: &[ConnectionId]) -> Vec<ConnectionId> {
+    let mut kicked = Vec::new();
+    for connection in server.connections() {
+        let is_meant = ids.is_empty() || ids.contains(&connection.id);
+        if is_meant && connection.login.get().is_some() {
+            connection.end.tell("ended by myelin sessions kick");
+            kicked.push(connection.id);
+        }
+    }
+    kicked
 }
 
 fn status(server: &Server) -> Status {
@@ -124,6 +144,7 @@ fn status(server: &Server) -> Status {
         let login = connection.login.get()?;
         let (bytes_in, bytes_out) = connection.traffic();
         Some(Connection {
+            id: connection.id,
             peer: connection.peer.to_string(),
             user: login.user.clone(),
             fingerprint: login.fingerprint.clone(),
@@ -141,6 +162,21 @@ fn status(server: &Server) -> Status {
         connections: logged_in.collect(),
         strangers: server.strangers(),
         update: lock::running(&settings.config.runtime_dir),
+    }
+}
+
+/// Asks the running worker, for a command; says what to do when it does not answer.
+pub fn ask_or_explain(config: &Config, request: &Request) -> io::Result<Response> {
+    match ask(config, request) {
+        Ok(Response::Error(error)) => Err(io::Error::other(error)),
+        Ok(response) => Ok(response),
+        Err(error) => {
+            let path = path(config);
+            Err(io::Error::other(format!(
+                "the daemon does not answer on {}: {error}: is `myelin daemon` running?",
+                path.display()
+            )))
+        }
     }
 }
 

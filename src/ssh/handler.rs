@@ -16,7 +16,7 @@ use russh::{
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
-use super::authorized_keys::KeyList;
+use super::authorized_keys::{AuthorizedKey, KeyList, Options};
 use super::channel::flow::Flow;
 use super::channel::pty::Terminal;
 use super::channel::{Controls, Job, Session, environment};
@@ -25,6 +25,10 @@ use super::connection::{Connection, Login, Service};
 use super::server::{Server, Settings};
 use super::subsystem::Subsystem;
 use super::{algorithms, display};
+use crate::config;
+
+/// The command of a key that is for our SFTP server alone (sshd_config(5), ForceCommand).
+const INTERNAL_SFTP: &[u8] = b"internal-sftp";
 
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
 #[derive(Debug, Error)]
@@ -44,6 +48,8 @@ pub struct Handler {
     /// The last offer was good; a signature is to follow, and is counted already.
     has_offered: bool,
     login: Option<Login>,
+    /// What the key that logged in may do.
+    options: Options,
     /// A login of our own that may do nothing (see `probe`).
     is_probe: bool,
     channels: HashMap<ChannelId, Slot>,
@@ -72,6 +78,7 @@ impl Handler {
             tries: 0,
             has_offered: false,
             login: None,
+            options: Options::default(),
             is_probe: false,
             channels: HashMap::new(),
         }
@@ -99,7 +106,7 @@ impl Handler {
         user: &str,
         key: &russh::keys::PublicKey,
         algorithm: &Algorithm,
-    ) -> Result<(String, String), &'static str> {
+    ) -> Result<AuthorizedKey, &'static str> {
         let ssh = &self.settings.config.ssh;
         if !ssh.allow_users.is_empty() && !ssh.allow_users.iter().any(|allowed| allowed == user) {
             return Err("user not in allow_users");
@@ -112,8 +119,26 @@ impl Handler {
         if list.keys.is_empty() {
             self.server.remind_of_missing_keys();
         }
-        let entry = list.authorize(key).ok_or("key not authorized")?;
-        Ok((entry.key.fingerprint(), entry.source.to_string()))
+        list.authorize(key, self.connection.peer.ip()).cloned()
+    }
+
+    /// The command of the client's key, told what the client asked for; else what `asked` makes of the
+    /// configuration, if the key is for programs at all.
+    fn program(
+        &mut self,
+        id: ChannelId,
+        original: Option<&[u8]>,
+        asked: impl FnOnce(&config::Ssh) -> Option<Job>,
+    ) -> Option<Job> {
+        let settings = Arc::clone(&self.settings);
+        let Some(command) = self.options.command().map(|command| command.as_bytes().to_vec()) else {
+            return asked(&settings.config.ssh).filter(|_| self.options.allow_programs());
+        };
+        if command == INTERNAL_SFTP {
+            return Subsystem::find("sftp", &settings.config.ssh, Service::Ssh).map(Job::Subsystem);
+        }
+        self.prepared(id)?.environment.original_command = original.map(<[u8]>::to_vec);
+        Job::exec(&settings.config.ssh, &command)
     }
 
     /// Starts `job` on a channel that has nothing running yet.
@@ -207,29 +232,32 @@ impl russh::server::Handler for Handler {
             return Ok(self.reject());
         }
         self.is_probe = self.server.probe.take(key.public_key, &self.connection);
-        let authorized = match self.is_probe {
-            true => Ok((key.public_key.fingerprint(HashAlg::Sha256).to_string(), "probe".into())),
-            false => self.authorize(user, key.public_key, key.algorithm),
+        let source = if self.is_probe {
+            String::from("probe")
+        } else {
+            match self.authorize(user, key.public_key, key.algorithm) {
+                Ok(entry) => {
+                    self.options = entry.key.options().clone();
+                    entry.source.to_string()
+                }
+                Err(reason) => {
+                    self.refuse(user, reason);
+                    return Ok(self.reject());
+                }
+            }
         };
-        match authorized {
-            Ok((fingerprint, source)) => {
-                info!(
-                    peer = %self.connection.peer,
-                    user = display::name(user),
-                    method = "publickey",
-                    key_type = %key.algorithm,
-                    fingerprint,
-                    source,
-                    "ssh.auth.ok"
-                );
-                self.login = Some(Login { user: display::name(user), fingerprint });
-                Ok(Auth::Accept)
-            }
-            Err(reason) => {
-                self.refuse(user, reason);
-                Ok(self.reject())
-            }
-        }
+        let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
+        info!(
+            peer = %self.connection.peer,
+            user = display::name(user),
+            method = "publickey",
+            key_type = %key.algorithm,
+            fingerprint,
+            source,
+            "ssh.auth.ok"
+        );
+        self.login = Some(Login { user: display::name(user), fingerprint });
+        Ok(Auth::Accept)
     }
 
     async fn auth_succeeded(&mut self, session: &mut RusshSession) -> Result<(), Error> {
@@ -281,7 +309,8 @@ impl russh::server::Handler for Handler {
         session: &mut RusshSession,
     ) -> Result<(), Error> {
         let terminal = Terminal::new(term, (columns, rows, width, height), modes);
-        let prepared = self.prepared(id).filter(|prepared| prepared.terminal.is_none());
+        let allowed = self.options.allow_pty();
+        let prepared = self.prepared(id).filter(|prepared| allowed && prepared.terminal.is_none());
         let yes = prepared.map(|prepared| prepared.terminal = Some(terminal)).is_some();
         answer(session, id, yes)
     }
@@ -303,7 +332,7 @@ impl russh::server::Handler for Handler {
     async fn shell_request(&mut self, id: ChannelId, session: &mut RusshSession) -> Result<(), Error> {
         let job = match self.connection.service {
             Service::Legacy => Some(Job::Text(super::subsystem::legacy::NO_SHELL)),
-            Service::Ssh => Job::shell(&self.settings.config.ssh),
+            Service::Ssh => self.program(id, None, Job::shell),
         };
         self.start(id, job, session)
     }
@@ -316,7 +345,7 @@ impl russh::server::Handler for Handler {
     ) -> Result<(), Error> {
         let job = match self.connection.service {
             Service::Legacy => Some(Job::Text(super::subsystem::legacy::NO_EXEC)),
-            Service::Ssh => Job::exec(&self.settings.config.ssh, command),
+            Service::Ssh => self.program(id, Some(command), |ssh| Job::exec(ssh, command)),
         };
         self.start(id, job, session)
     }
@@ -331,11 +360,20 @@ impl russh::server::Handler for Handler {
         if super::provoke::panic_if_asked(name, &self.connection) {
             return answer(session, id, true);
         }
+        if self.options.command().is_some() && self.connection.service == Service::Ssh {
+            let job = self.program(id, Some(name.as_bytes()), |_| None);
+            return self.start(id, job, session);
+        }
         let found = Subsystem::find(name, &self.settings.config.ssh, self.connection.service);
         if found.is_none() {
             info!(peer = %self.connection.peer, name = display::name(name), "no such subsystem");
         }
-        self.start(id, found.map(Job::Subsystem), session)
+        // On the listener of the legacy protocol a key's own command has no place, so it is not a key for it.
+        let may = self.options.allow_subsystem(name) && self.options.command().is_none();
+        if !may {
+            info!(peer = %self.connection.peer, name = display::name(name), "the key's options forbid this subsystem");
+        }
+        self.start(id, found.filter(|_| may).map(Job::Subsystem), session)
     }
 
     async fn window_change_request(

@@ -81,6 +81,8 @@ struct Entry {
     fingerprint: String,
     comment: String,
     source: String,
+    /// Names without values: a command may have a password in it.
+    options: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -97,6 +99,7 @@ impl Listing {
             fingerprint: entry.key.fingerprint(),
             comment: entry.key.comment().to_owned(),
             source: entry.source.to_string(),
+            options: entry.key.options().names().to_vec(),
         });
         let refused = list
             .refused
@@ -111,8 +114,12 @@ impl Listing {
 
     fn print(&self) {
         for key in &self.keys {
+            let options = match key.options.as_slice() {
+                [] => String::new(),
+                names => format!("  [{}]", names.join(",")),
+            };
             println!(
-                "{:<20} {:>4} {} {}  {}",
+                "{:<20} {:>4} {} {}{options}  {}",
                 key.r#type,
                 key.bits,
                 key.fingerprint,

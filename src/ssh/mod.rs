@@ -17,6 +17,7 @@ pub mod probe;
 #[cfg(debug_assertions)]
 mod provoke;
 mod server;
+pub mod sessions;
 pub mod status;
 mod subsystem;
 mod worker;

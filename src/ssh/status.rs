@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
+use super::connection::admission::ConnectionId;
 use super::control::{self, Request, Response};
 use crate::config::{self, Source};
 use crate::firmware::lock::Progress;
@@ -39,6 +40,8 @@ pub struct Status {
 /// One connection that has logged in.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Connection {
+    /// What `myelin sessions kick` takes.
+    pub id: ConnectionId,
     pub peer: String,
     pub user: String,
     pub fingerprint: String,
@@ -50,18 +53,10 @@ pub struct Connection {
 /// Exit status 0 when the daemon answers, 1 when it does not.
 pub fn main(source: &Source, args: &Args) -> ExitCode {
     let config = config::load(source).config;
-    let printed = match control::ask(&config, &Request::Status) {
-        Ok(Response::Status(status)) => print(&status, args.json),
-        Ok(Response::Error(error)) => Err(io::Error::other(error)),
-        Err(error) => {
-            let path = control::path(&config);
-            let text = format!(
-                "the daemon does not answer on {}: {error}: is `myelin daemon` running?",
-                path.display()
-            );
-            Err(io::Error::other(text))
-        }
-    };
+    let printed = control::ask_or_explain(&config, &Request::Status).and_then(|response| match response {
+        Response::Status(status) => print(&status, args.json),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    });
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -8,6 +8,8 @@ use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{HashAlg, PublicKey};
 use thiserror::Error;
 
+use super::options::Options;
+
 /// Longest line that is read; OpenSSH's own limit is a line of 8 KiB.
 pub const MAX_LINE: usize = 16 * 1024;
 
@@ -19,6 +21,7 @@ const MAX_RSA_BITS: u32 = 8192;
 pub struct Key {
     public: PublicKey,
     comment: String,
+    options: Options,
 }
 
 impl Key {
@@ -30,6 +33,11 @@ impl Key {
     /// What follows the key in its line; may be empty.
     pub fn comment(&self) -> &str {
         &self.comment
+    }
+
+    /// What its owner may do.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// `SHA256:…`, as ssh-keygen -l prints it.
@@ -89,6 +97,10 @@ pub enum LineError {
     NotAKey,
     #[error("option {0} is not supported yet; nobody can log in with this key until the options are removed")]
     Option(&'static str),
+    #[error(
+        "the value of option {0} is missing, broken or too much; nobody can log in with this key until it is mended"
+    )]
+    BadOption(&'static str),
     #[error("an option is unknown; nobody can log in with this key until the options are removed")]
     UnknownOption,
     #[error("keys of type {0} are not secure any more; make one with: ssh-keygen -t ed25519")]
@@ -116,15 +128,13 @@ pub enum LineError {
 
 /// Reads a line. `None` is a comment or a blank line.
 ///
-/// A line with options is refused whatever they are: a key that someone restricted must not get full
-/// access from a daemon that cannot restrict it.
+/// A line with an option that is not obeyed is refused: a key that someone restricted must not get full access
+/// from a daemon that cannot restrict it.
 pub fn parse_line(line: &str) -> Result<Option<Key>, LineError> {
     let Some(parts) = split(line)? else { return Ok(None) };
-    if let Some(options) = parts.options {
-        return Err(first_option(options));
-    }
+    let options = parts.options.map(Options::parse).transpose()?.unwrap_or_default();
     match parts.kind {
-        Kind::Accepted => decode(&parts).map(Some),
+        Kind::Accepted => decode(&parts).map(|key| Some(Key { options, ..key })),
         Kind::Obsolete => Err(LineError::Obsolete(parts.name)),
         Kind::SecurityKey => Err(LineError::SecurityKey(parts.name)),
         Kind::Certificate => Err(LineError::Certificate),
@@ -172,7 +182,8 @@ fn cut_word(text: &str) -> (&str, &str) {
     (word, rest.trim_start_matches(BLANKS))
 }
 
-/// Where the options end: at the first blank outside of double quotes; `\"` is a quote inside of them.
+/// Where the options end: at the first blank outside of double quotes. A quote with a backslash before it is not
+/// one of them.
 fn options_end(line: &str) -> usize {
     let mut quoted = false;
     let mut escaped = false;
@@ -182,17 +193,9 @@ fn options_end(line: &str) -> usize {
             ' ' | '\t' if !quoted => return at,
             _ => {}
         }
-        escaped = c == '\\' && !escaped;
+        escaped = c == '\\';
     }
     line.len()
-}
-
-fn first_option(options: &str) -> LineError {
-    let name = options.split([',', '=']).next().unwrap_or_default();
-    KNOWN_OPTIONS
-        .iter()
-        .find(|known| known.eq_ignore_ascii_case(name))
-        .map_or(LineError::UnknownOption, |known| LineError::Option(known))
 }
 
 fn decode(parts: &Parts<'_>) -> Result<Key, LineError> {
@@ -206,7 +209,7 @@ fn decode(parts: &Parts<'_>) -> Result<Key, LineError> {
     if !whole || public.algorithm().as_str() != parts.name {
         return Err(LineError::BadKey);
     }
-    Ok(Key { public, comment: parts.comment.to_owned() })
+    Ok(Key { public, comment: parts.comment.to_owned(), options: Options::default() })
 }
 
 #[derive(Clone, Copy)]
@@ -241,34 +244,6 @@ const KEY_TYPES: &[(&str, Kind)] = &[
     ("ssh-dss-cert-v01@openssh.com", Kind::Obsolete),
 ];
 
-/// The options of sshd(8) and of the specification; their names may be logged, their values may not.
-const KNOWN_OPTIONS: &[&str] = &[
-    "agent-forwarding",
-    "cert-authority",
-    "command",
-    "environment",
-    "expiry-time",
-    "from",
-    "no-agent-forwarding",
-    "no-fwup",
-    "no-port-forwarding",
-    "no-pty",
-    "no-touch-required",
-    "no-user-rc",
-    "no-X11-forwarding",
-    "permitlisten",
-    "permitopen",
-    "port-forwarding",
-    "principals",
-    "pty",
-    "restrict",
-    "subsystems",
-    "tunnel",
-    "user-rc",
-    "verify-required",
-    "X11-forwarding",
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,14 +272,17 @@ mod tests {
     }
 
     #[test]
-    fn any_option_refuses_the_key_and_the_reason_names_only_known_words() {
-        assert_eq!(error(&format!("restrict {ED25519}")), LineError::Option("restrict"));
+    fn options_come_with_the_key_and_reasons_name_only_known_words() {
         let line = format!(r#"COMMAND="echo \"a b\" # , c",no-pty {ED25519} c"#);
-        assert_eq!(error(&line), LineError::Option("command"));
-        assert_eq!(error(&format!("secret-word=\"x y\" {ED25519}")), LineError::UnknownOption);
-        assert!(!error(&format!("secret-word {ED25519}")).to_string().contains("secret"));
+        let key = parse_line(&line).unwrap().unwrap();
+        assert_eq!((key.options().names(), key.comment()), (&["command", "no-pty"][..], "c"));
+        assert!(parse_line(ED25519).unwrap().unwrap().options().names().is_empty());
+        assert_eq!(error(&format!("restrict,cert-authority {ED25519}")), LineError::Option("cert-authority"));
+        let unknown = format!("secret-word=\"x y\" {ED25519}");
+        assert_eq!(error(&unknown), LineError::UnknownOption);
+        assert!(!error(&unknown).to_string().contains("secret"));
         // To remove it, the key is found all the same.
-        assert!(key_in_line(&line).is_some());
+        assert!(key_in_line(&unknown).is_some());
     }
 
     #[test]

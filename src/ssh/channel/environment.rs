@@ -1,6 +1,7 @@
 //! Environment variables: those a client may set, and those every session gets.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use nix::unistd::{Uid, User};
@@ -12,7 +13,8 @@ use crate::ssh::connection::Connection;
 const MAX_VARIABLES: usize = 32;
 const MAX_BYTES: usize = 4 << 10;
 /// Never from a client, whatever `accept_env` says: they make programs run other code.
-const NEVER: &[&str] = &["LD_*", "PATH", "IFS", "BASH_ENV", "ENV", "SHELL", "HOME", "USER", "MYELIN_CONFIG"];
+const NEVER: &[&str] =
+    &["LD_*", "PATH", "IFS", "BASH_ENV", "ENV", "SSH_*", "SHELL", "HOME", "USER", "MYELIN_CONFIG"];
 /// Where programs are looked for, as the images of Buildroot and Yocto have them.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -21,6 +23,8 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 pub struct Requested {
     variables: Vec<(String, String)>,
     bytes: usize,
+    /// What the client asked for when its key has another command (sshd(8), `command=`).
+    pub original_command: Option<Vec<u8>>,
 }
 
 impl Requested {
@@ -83,6 +87,9 @@ pub fn build(
     set("PATH", PATH.into());
     set("SSH_CLIENT", format!("{} {} {}", peer.ip(), peer.port(), local.port()).into());
     set("SSH_CONNECTION", format!("{} {} {} {}", peer.ip(), peer.port(), local.ip(), local.port()).into());
+    if let Some(command) = &requested.original_command {
+        set("SSH_ORIGINAL_COMMAND", OsString::from_vec(command.clone()));
+    }
     if let Source::File(path) = source {
         set("MYELIN_CONFIG", path.into());
     }
