@@ -346,3 +346,35 @@ fn who_is_logged_in_is_listed_and_ended() {
     wait_until("what ran is gone", || !is_running("sleep 777"));
     device.assert_reachable();
 }
+
+#[test]
+fn a_shell_on_a_terminal_is_greeted_and_nothing_else_is() {
+    let (folder, public_key) = common::new_folder();
+    let motd = folder.path().join("motd");
+    fs::write(&motd, "Welcome to the lab\nsecond line").unwrap();
+    fs::write(
+        folder.path().join("env"),
+        "a.nerves_fw_product=lamp\nnerves_fw_active=a\na.nerves_fw_version=1.2.3\n",
+    )
+    .unwrap();
+    let ssh = format!("motd = \"{}\"", motd.display());
+    let firmware = format!("[firmware]\nenv_file = \"{}/env\"\n", folder.path().display());
+    let device = Device::start_in(folder, &public_key, &ssh, &firmware);
+    let shell = |options: &[&str]| {
+        let output = pipe_into(&mut device.ssh_with(options), b"echo in the shell; exit\n");
+        text(&output.stdout)
+    };
+    // A busy machine may take longer than a greeting may.
+    let mut greeted = String::new();
+    wait_until("it greets in time", || {
+        greeted = shell(&["-tt"]);
+        greeted.contains("firmware")
+    });
+    assert!(greeted.starts_with("Welcome to the lab\r\nsecond line\r\nfirmware  "), "{greeted:?}");
+    assert!(greeted.contains("lamp  1.2.3") && greeted.contains("(slot a)\r\n"), "{greeted:?}");
+    assert!(greeted.contains("\r\nmemory    ") && greeted.contains("in the shell"), "{greeted:?}");
+    assert_eq!(shell(&[]), "in the shell\n");
+    assert_eq!(text(&device.run("echo x").stdout), "x\n");
+    let command = device.ssh_with(&["-tt"]).arg("echo x").stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&command.stdout), "x\r\n");
+}

@@ -65,6 +65,12 @@ pub struct Ssh {
     pub version_string: String,
     /// Text shown before authentication.
     pub banner: Option<String>,
+    /// Whether who opens a shell on a terminal is greeted.
+    pub print_motd: bool,
+    /// A file that is shown then.
+    pub motd: PathBuf,
+    /// Whether the state of the device is shown then.
+    pub motd_status: bool,
     /// Algorithm lists, in order; `+`, `-` and `^` prefixes change the default as in sshd_config(5).
     #[serde(deserialize_with = "values::joined")]
     pub kex_algorithms: String,
@@ -131,6 +137,9 @@ impl Default for Ssh {
             accept_env: ["LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "MYELIN_*"].map(String::from).to_vec(),
             version_string: "SSH-2.0-Myelin".into(),
             banner: None,
+            print_motd: true,
+            motd: "/etc/motd".into(),
+            motd_status: true,
             kex_algorithms: String::new(),
             ciphers: String::new(),
             macs: String::new(),

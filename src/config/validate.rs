@@ -42,6 +42,7 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "sftp_max_handles" => in_range(ssh.sftp_max_handles, 4..=1000, "handles"),
         "version_string" => version_string(&ssh.version_string),
         "banner" => in_range(ssh.banner.as_ref().map_or(0, String::len), 0..=MAX_BANNER, "bytes"),
+        "motd" => absolute(&ssh.motd),
         "kex_algorithms" => algorithms(Kind::Kex, &ssh.kex_algorithms),
         "ciphers" => algorithms(Kind::Cipher, &ssh.ciphers),
         "macs" => algorithms(Kind::Mac, &ssh.macs),

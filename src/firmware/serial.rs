@@ -14,7 +14,12 @@ use crate::uboot_env::Environment;
 /// Takes a second at most.
 pub fn serial_number(environment: Option<&Environment>) -> Option<String> {
     let program = find_on_path("boardid").and_then(|boardid| first_line(&boardid, PROGRAM_LIMIT));
-    program.and_then(|text| usable(&text)).or_else(|| stored(environment?)).or_else(device_tree)
+    program.and_then(|text| usable(&text)).or_else(|| known_serial_number(environment))
+}
+
+/// The same without asking a program, which may take its time.
+pub fn known_serial_number(environment: Option<&Environment>) -> Option<String> {
+    environment.and_then(stored).or_else(device_tree)
 }
 
 fn stored(environment: &Environment) -> Option<String> {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::boot::Boot;
 use super::lock::{self, Installed, Progress};
 use super::operation::autoboot;
-use super::serial::serial_number;
+use super::serial::{known_serial_number, serial_number};
 use super::slots::{self, Slot, SlotInfo};
 use super::store;
 use crate::config::Config;
@@ -37,6 +37,12 @@ pub struct Status {
 pub struct Slots {
     pub a: SlotInfo,
     pub b: SlotInfo,
+}
+
+/// The firmware that runs, and on what.
+pub struct Brief {
+    pub firmware: Option<String>,
+    pub serial_number: Option<String>,
 }
 
 impl Status {
@@ -66,6 +72,17 @@ impl Status {
             problem,
             boot_id: boot.id,
         }
+    }
+
+    /// What a greeting tells, from files alone.
+    pub fn brief(config: &Config) -> Brief {
+        let environment = store::read(&config.firmware).ok();
+        let environment = environment.as_ref();
+        let running = Boot::current(&config.runtime_dir, environment).running;
+        let firmware = environment.zip(running).map(|(environment, slot)| {
+            format!("{}  (slot {slot})", slot_text(&SlotInfo::read(environment, slot, Some(slot))))
+        });
+        Brief { firmware, serial_number: known_serial_number(environment) }
     }
 
     /// For people.

@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod environment;
 pub mod flow;
+mod motd;
 mod output;
 mod process;
 pub mod pty;

@@ -23,7 +23,7 @@ use super::environment::{self, Account};
 use super::flow::{Flow, Overflow};
 use super::output::{Exit, Output};
 use super::pty::Master;
-use super::{Controls, Session};
+use super::{Controls, Session, motd};
 use crate::sys;
 
 /// What is read from a program in one go, and the largest piece that is sent.
@@ -83,6 +83,9 @@ async fn run(session: Session, recipe: Recipe) {
     } else {
         Overflow::Spill(spool)
     });
+    if recipe.what == "shell" && session.terminal.is_some() && config.ssh.print_motd {
+        output.stdout(motd::text(config).await.into()).await;
+    }
     let exit = match start(&session, &recipe) {
         Ok(running) => running.see_through(&session, &output).await,
         Err(error) => {
