@@ -301,6 +301,8 @@ mod tests {
                     let _ = fs::rename(root.join("moved"), root.join("a/b"));
                 }
             });
+            // Even when an assertion fails, or the thread above would go on for ever.
+            let _stop = Stop(&over);
             let mut inside = 0;
             for tree in both_ways(&root) {
                 for _ in 0..20_000 {
@@ -319,8 +321,15 @@ mod tests {
                     }
                 }
             }
-            over.store(true, Ordering::Relaxed);
             assert!(inside > 0);
         });
+    }
+
+    struct Stop<'a>(&'a AtomicBool);
+
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
