@@ -1,4 +1,4 @@
-//! Files over SSH with the programs that people use for it: sftp, scp, sshfs, psftp, paramiko, asyncssh.
+//! Files over SSH with the programs of OpenSSH: sftp and scp.
 
 mod common;
 
@@ -6,25 +6,19 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::transfer::{client, described, new_tree, succeeded};
+use common::sftp::string;
+use common::transfer::{both, client, described, new_tree, succeeded};
 use common::{
     Device, descendants, descriptors, pipe_into, random_bytes, signal, status_kib, text, wait_at_most,
     wait_until,
 };
 
-/// The same daemon with OpenSSH's server behind the name `sftp`: what it passes, the test may ask for.
-const REFERENCE: &str = "[ssh.subsystem]\nsftp = \"/usr/lib/openssh/sftp-server\"";
-
 /// What a transfer may add to the worker: the queues of one connection, and what the allocator keeps of them.
 const GROWTH_KIB: u64 = 16 << 10;
-
-fn both() -> [(&'static str, Device); 2] {
-    [("ours", Device::start("", "")), ("OpenSSH's", Device::start("", REFERENCE))]
-}
 
 /// Runs commands of sftp(1), which ends at the first that fails.
 fn sftp(device: &Device, options: &[&str], batch: &str) -> Output {
@@ -285,245 +279,11 @@ fn nothing_is_left_of_a_client_that_was_killed() {
     device.assert_reachable();
 }
 
-#[test]
-fn sshfs_is_a_file_system() {
-    if fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_err() {
-        eprintln!("SKIPPED: sshfs is not tested, because /dev/fuse cannot be opened here");
-        return;
-    }
-    for (name, device) in both() {
-        let (source, remote, mount) = (device.path("source"), device.path("remote"), device.path("mount"));
-        new_tree(&source);
-        fs::create_dir(&remote).unwrap();
-        fs::create_dir(&mount).unwrap();
-        let mut sshfs = Command::new("sshfs");
-        sshfs.arg(format!("root@127.0.0.1:{}", remote.display())).arg(&mount);
-        sshfs.args(["-p", &device.port.to_string()]);
-        for option in device.ssh_options().iter().filter(|option| option.contains('=')) {
-            sshfs.args(["-o", option]);
-        }
-        let mounted = sshfs.output().expect("sshfs is installed (apt install sshfs)");
-        succeeded(&mounted, name);
-        let _unmount = Unmount(mount.clone());
-        let script = "cp -a $S $M/tree && echo begin > $M/f && echo end >> $M/f && truncate -s 3 $M/f && \
-                      mv $M/f $M/g && echo new > $M/h && mv $M/h $M/g && ln -s g $M/l && cat $M/l && \
-                      rmdir \"$M/tree/empty folder\" && mkdir \"$M/tree/empty folder\" && \
-                      touch -d '2001-02-03 04:05:06' \"$M/tree/empty folder\" $M/tree && \
-                      dd if=/dev/zero of=$M/sparse bs=1 count=1 seek=1G status=none && stat -c %s $M/sparse && \
-                      ! mkdir $M/tree && ! cat $M/none && df $M > /dev/null";
-        let mut shell = Command::new("timeout");
-        shell.args(["120", "sh", "-c", script]).env("S", &source).env("M", &mount);
-        let output = shell.output().unwrap();
-        succeeded(&output, name);
-        assert_eq!(text(&output.stdout), "new\n1073741825\n", "{name}");
-        assert_eq!(described(&remote.join("tree")), described(&source), "{name}");
-    }
-}
-
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        for way in [&["-u"][..], &["-uz"]] {
-            if Command::new("fusermount3")
-                .args(way)
-                .arg(&self.0)
-                .status()
-                .is_ok_and(|status| status.success())
-            {
-                return;
-            }
-        }
-    }
-}
-
-/// Runs a Python program with Debian's interpreter, which has Debian's packages.
-fn python(device: &Device, module: &str, program: &str) -> Output {
-    let found =
-        Command::new("/usr/bin/python3").args(["-W", "ignore", "-c", &format!("import {module}")]).output();
-    assert!(
-        found.is_ok_and(|found| found.status.success()),
-        "{module} is installed (apt install python3-{module})"
-    );
-    Command::new("timeout")
-        .args(["120", "/usr/bin/python3", "-W", "ignore", "-c", program, &device.port.to_string()])
-        .arg(device.path("key"))
-        .arg(device.folder.path())
-        .output()
-        .unwrap()
-}
-
-#[test]
-fn paramiko_transfers_files() {
-    let program = r#"
-import io, os, paramiko, sys
-port, key, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", port, "root", pkey=paramiko.Ed25519Key.from_private_key_file(key),
-               allow_agent=False, look_for_keys=False)
-assert client.exec_command("exit 3")[1].channel.recv_exit_status() == 3
-sftp = client.open_sftp()
-data = os.urandom(7_000_001)
-sftp.putfo(io.BytesIO(data), folder + "/up")
-back = io.BytesIO()
-sftp.getfo(folder + "/up", back)
-assert back.getvalue() == data
-sftp.chdir(folder)
-sftp.mkdir("d", 0o700)
-assert sftp.stat("d").st_mode & 0o7777 == 0o700
-with sftp.open("d/f", "w+") as file:
-    file.write("one two three")
-    file.seek(4)
-    file.write("TWO")
-    file.truncate(7)
-with sftp.open("d/f", "a") as file:
-    file.write("!")
-assert sftp.open("d/f").read() == b"one TWO!"
-sftp.symlink("f", "d/l")
-assert sftp.readlink("d/l") == "f" and sftp.normalize("d/l") == folder + "/d/f"
-sftp.utime("d/f", (5, 6))
-sftp.chmod("d/f", 0o640)
-assert (sftp.stat("d/f").st_mtime, sftp.stat("d/f").st_mode & 0o777) == (6, 0o640)
-assert sorted(sftp.listdir("d")) == ["f", "l"]
-sftp.posix_rename("d/f", "d/l")
-try:
-    sftp.open("d/f")
-    raise SystemExit("a missing file was opened")
-except FileNotFoundError:
-    pass
-sftp.remove("d/l")
-sftp.rmdir("d")
-"#;
-    for (name, device) in both() {
-        succeeded(&python(&device, "paramiko", program), name);
-        assert_eq!(fs::metadata(device.path("up")).unwrap().len(), 7_000_001, "{name}");
-    }
-}
-
-#[test]
-fn asyncssh_transfers_files() {
-    let program = r#"
-import asyncio, asyncssh, os, sys
-port, key, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-async def main():
-    async with asyncssh.connect("127.0.0.1", port, username="root", client_keys=[key], known_hosts=None,
-                                agent_path=None, config=None) as client:
-        assert (await client.run("echo hi; exit 4")).exit_status == 4
-        async with client.start_sftp_client() as sftp:
-            data = os.urandom(9_000_001)
-            open(folder + "/local", "wb").write(data)
-            await sftp.put(folder + "/local", folder + "/up", preserve=True)
-            await sftp.get(folder + "/up", folder + "/back")
-            assert open(folder + "/back", "rb").read() == data
-            await sftp.mkdir(folder + "/d")
-            await sftp.put(folder + "/local", folder + "/d/f")
-            await sftp.link(folder + "/d/f", folder + "/d/h")
-            await sftp.symlink("f", folder + "/d/l")
-            assert await sftp.readlink(folder + "/d/l") == "f"
-            names = sorted(await sftp.listdir(folder + "/d"))
-            assert names == [".", "..", "f", "h", "l"], names
-            assert (await sftp.statvfs(folder)).bsize > 0
-            async with sftp.open(folder + "/d/f", "rb+") as file:
-                await file.fsync()
-                await file.write(b"x", 5)
-                assert await file.read(1, 5) == b"x"
-            await sftp.rmtree(folder + "/d")
-            try:
-                await sftp.stat(folder + "/d")
-                raise SystemExit("a removed folder is there")
-            except asyncssh.SFTPNoSuchFile:
-                pass
-asyncio.run(main())
-"#;
-    // It takes the order of SYMLINK's arguments from the identification.
-    let version = "version_string = \"SSH-2.0-Myelin as OpenSSH\"";
-    for (name, device) in
-        [("ours", Device::start(version, "")), ("OpenSSH's", Device::start(version, REFERENCE))]
-    {
-        succeeded(&python(&device, "asyncssh", program), name);
-    }
-}
-
-#[test]
-fn psftp_transfers_files() {
-    for (name, device) in both() {
-        let key = device.path("key.ppk");
-        let made = Command::new("puttygen")
-            .env("HOME", device.folder.path())
-            .arg(device.path("key"))
-            .args(["-O", "private", "-o"])
-            .arg(&key)
-            .output();
-        succeeded(&made.expect("puttygen is installed (apt install putty-tools)"), "puttygen");
-        let scan = Command::new("ssh-keygen")
-            .arg("-lf")
-            .arg(device.path("state/ssh/ssh_host_ed25519_key.pub"))
-            .output();
-        let fingerprint = text(&scan.unwrap().stdout).split_whitespace().nth(1).unwrap().to_owned();
-        let big = random_bytes(4 << 20, 5);
-        fs::write(device.path("local"), &big).unwrap();
-        let folder = device.folder.path().display();
-        let batch = format!(
-            "cd {folder}\nmkdir d\nput {folder}/local d/up\nls d\nchmod 600 d/up\nmv d/up d/moved\n\
-             get d/moved {folder}/back\nrm d/moved\nrmdir d\nquit\n"
-        );
-        let mut psftp = Command::new("psftp");
-        psftp.args(["-P", &device.port.to_string(), "-batch", "-hostkey", &fingerprint, "-i"]).arg(&key);
-        psftp.env("HOME", device.folder.path()).arg("root@127.0.0.1");
-        let output = pipe_into(&mut psftp, batch.as_bytes());
-        succeeded(&output, name);
-        assert!(fs::read(device.path("back")).unwrap() == big, "{name}: {}", text(&output.stdout));
-        assert!(text(&output.stdout).contains("-rw-r--r--"), "{name}: {}", text(&output.stdout));
-        assert!(!device.path("d").exists(), "{name}");
-    }
-}
-
-#[test]
-fn rsync_copies_deletes_and_resumes() {
-    let device = Device::start("", "");
-    let (source, there, back) = (device.path("source"), device.path("there"), device.path("back"));
-    new_tree(&source);
-    let options = device.ssh_options().join(" ");
-    let shell = format!("ssh {options} -p {}", device.port);
-    let rsync = |more: &[&str], from: &str, to: &str| {
-        let mut command = Command::new("timeout");
-        command.args(["120", "rsync", "-a", "-e", &shell]).args(more).args([from, to]);
-        command.output().expect("rsync is installed (apt install rsync)")
-    };
-    let (local, remote) = (format!("{}/", source.display()), format!("root@127.0.0.1:{}/", there.display()));
-    succeeded(&rsync(&[], &local, &remote), "up");
-    assert_eq!(described(&there), described(&source));
-    succeeded(&rsync(&[], &remote, &format!("{}/", back.display())), "down");
-    assert_eq!(described(&back), described(&source));
-    fs::remove_file(source.join("plain")).unwrap();
-    fs::write(source.join("deep/new"), "new").unwrap();
-    succeeded(&rsync(&["--delete"], &local, &remote), "--delete");
-    assert_eq!(described(&there), described(&source));
-
-    fs::write(source.join("large"), random_bytes(40 << 20, 8)).unwrap();
-    let mut first = Command::new("rsync");
-    first.args(["-a", "--partial", "--inplace", "--bwlimit=4M", "-e", &shell, &local, &remote]);
-    let mut first = first.stderr(Stdio::null()).spawn().unwrap();
-    let large = there.join("large");
-    wait_until("some has arrived", || fs::metadata(&large).is_ok_and(|file| file.len() > 1 << 20));
-    first.kill().unwrap();
-    first.wait().unwrap();
-    wait_until("its other half is gone", || descendants(device.worker()).is_empty());
-    assert!(fs::metadata(&large).unwrap().len() < 40 << 20);
-    succeeded(&rsync(&["--partial", "--inplace"], &local, &remote), "resumed");
-    assert_eq!(described(&there), described(&source));
-}
-
 /// A packet of SFTP with its length: a kind, a number, and fields.
 fn packet(kind: u8, id: u32, fields: &[&[u8]]) -> Vec<u8> {
     let fields = fields.concat();
     let length = u32::try_from(fields.len()).unwrap() + 5;
     [&length.to_be_bytes()[..], &[kind], &id.to_be_bytes(), &fields].concat()
-}
-
-fn string(bytes: &[u8]) -> Vec<u8> {
-    [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }
 
 #[test]
@@ -567,27 +327,4 @@ fn reading_and_writing_at_once_does_not_get_stuck() {
     assert_eq!(fs::metadata(&new).unwrap().len(), u64::from(ROUNDS * EACH) * u64::from(BLOCK));
     let growth = status_kib(device.worker(), "VmHWM") - before;
     assert!(growth < GROWTH_KIB, "the worker grew by {growth} KiB");
-}
-
-#[test]
-fn curl_transfers_files_with_libssh2() {
-    // Of the MACs that libssh2 1.10 has, this is the one that can be allowed; without AES-GCM it needs one.
-    let device = Device::start("macs = \"+hmac-sha2-256\"", "");
-    let (local, remote) = (device.path("local"), device.path("remote"));
-    let big = random_bytes(6_000_001, 10);
-    fs::write(&local, &big).unwrap();
-    let curl = |more: &[&str], protocol: &str| {
-        let mut command = Command::new("curl");
-        command.args(["-sSk", "--max-time", "120", "-u", "root:", "--key"]).arg(device.path("key"));
-        command.arg("--pubkey").arg(device.path("key.pub")).args(more);
-        command.arg(format!("{protocol}://127.0.0.1:{}{}", device.port, remote.display()));
-        command.output().expect("curl is installed (apt install curl)")
-    };
-    succeeded(&curl(&["-T", local.to_str().unwrap()], "sftp"), "up");
-    assert!(fs::read(&remote).unwrap() == big);
-    for protocol in ["sftp", "scp"] {
-        let output = curl(&[], protocol);
-        succeeded(&output, protocol);
-        assert!(output.stdout == big, "{protocol}: {} bytes", output.stdout.len());
-    }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod disk;
+pub mod sftp;
 pub mod transfer;
 
 use std::fs;

@@ -9,6 +9,14 @@ use std::process::{Command, Output};
 
 use super::{Device, random_bytes, text};
 
+/// The same daemon with OpenSSH's server behind the name `sftp`: what it passes, the test may ask for.
+pub const REFERENCE: &str = "[ssh.subsystem]\nsftp = \"/usr/lib/openssh/sftp-server\"";
+
+/// Ours, and OpenSSH's to know that a test is right.
+pub fn both() -> [(&'static str, Device); 2] {
+    [("ours", Device::start("", "")), ("OpenSSH's", Device::start("", REFERENCE))]
+}
+
 /// One of OpenSSH's programs that copy files, with the options for this device.
 pub fn client(device: &Device, program: &str, options: &[&str]) -> Command {
     let mut command = Command::new(program);
