@@ -280,6 +280,15 @@ mod tests {
         }
     }
 
+    /// Sets its flag when it is dropped.
+    struct Ending<'a>(&'a AtomicBool);
+
+    impl Drop for Ending<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[test]
     fn a_race_with_links_does_not_lead_out_either() {
         let (folder, root) = place();
@@ -301,6 +310,8 @@ mod tests {
                     let _ = fs::rename(root.join("moved"), root.join("a/b"));
                 }
             });
+            // Also when an assertion fails: the scope waits for its threads.
+            let _ending = Ending(&over);
             let mut inside = 0;
             for tree in both_ways(&root) {
                 for _ in 0..20_000 {
@@ -319,7 +330,6 @@ mod tests {
                     }
                 }
             }
-            over.store(true, Ordering::Relaxed);
             assert!(inside > 0);
         });
     }
