@@ -1,20 +1,22 @@
 //! What a client asks for, and what it gets: the callbacks of russh for one connection.
 //!
-//! Each of them runs inside the loop that reads and writes the connection, so nothing here waits: sessions run
-//! in tasks of their own.
+//! Each of them runs inside the loop that reads and writes the connection, so nothing here waits once it has
+//! logged in: sessions run in tasks of their own.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use russh::keys::{Algorithm, HashAlg};
 use russh::server::{
-    Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session as RusshSession, VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, Session as RusshSession, VerifiedPublicKey,
 };
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind, MethodSet, Pty, Sig,
 };
 use thiserror::Error;
 use tracing::{debug, info, warn};
+use zeroize::Zeroizing;
 
 use super::authorized_keys::{AuthorizedKey, KeyList, Options};
 use super::channel::flow::Flow;
@@ -22,6 +24,7 @@ use super::channel::pty::Terminal;
 use super::channel::{Controls, Job, Session, environment};
 use super::connection::admission::Progress;
 use super::connection::{Connection, Login, Service};
+use super::passwords::Users;
 use super::server::{Server, Settings};
 use super::subsystem::Subsystem;
 use super::{algorithms, display};
@@ -48,6 +51,7 @@ pub struct Handler {
     /// The last offer was good; a signature is to follow, and is counted already.
     has_offered: bool,
     login: Option<Login>,
+    wrong_passwords: u32,
     /// What the key that logged in may do.
     options: Options,
     /// A login of our own that may do nothing (see `probe`).
@@ -78,6 +82,7 @@ impl Handler {
             tries: 0,
             has_offered: false,
             login: None,
+            wrong_passwords: 0,
             options: Options::default(),
             is_probe: false,
             channels: HashMap::new(),
@@ -86,17 +91,56 @@ impl Handler {
 
     fn reject(&self) -> Auth {
         // Named again each time, or russh takes a refused method off the list.
-        Auth::Reject {
-            proceed_with_methods: Some(MethodSet::from(&[MethodKind::PublicKey][..])),
-            partial_success: false,
+        let mut methods = vec![MethodKind::PublicKey];
+        let ssh = &self.settings.config.ssh;
+        if !Users::collect(&self.settings.config).is_empty() {
+            let asked = ssh.kbd_interactive_authentication.then_some(MethodKind::KeyboardInteractive);
+            methods
+                .extend(asked.into_iter().chain(ssh.password_authentication.then_some(MethodKind::Password)));
         }
+        Auth::Reject { proceed_with_methods: Some(MethodSet::from(&methods[..])), partial_success: false }
     }
 
-    fn refuse(&self, user: &str, reason: &str) {
+    fn refuse(&self, user: &str, method: &str, reason: &str) {
         let peer = self.connection.peer;
         if let Some(unnamed) = self.server.count_failure(peer.ip()) {
             let user = display::name(user);
-            info!(%peer, user, method = "publickey", reason, unnamed, "ssh.auth.fail");
+            info!(%peer, user, method, reason, unnamed, "ssh.auth.fail");
+        }
+    }
+
+    fn may_be(&self, user: &str) -> Result<(), &'static str> {
+        let allowed = &self.settings.config.ssh.allow_users;
+        if !allowed.is_empty() && !allowed.iter().any(|name| name == user) {
+            return Err("user not in allow_users");
+        }
+        Ok(())
+    }
+
+    /// Lets the user in if the password is right; else answers late, and ends the connection after a few.
+    async fn check_password(&mut self, user: &str, method: &'static str, password: &[u8]) -> Auth {
+        let users = Users::collect(&self.settings.config);
+        if users.is_empty() {
+            return self.reject();
+        }
+        let check = users.entry(user);
+        let right = self.server.check_password(check, password.to_vec()).await;
+        match self.may_be(user).and(right) {
+            Ok(()) => {
+                info!(peer = %self.connection.peer, user = display::name(user), method, "ssh.auth.ok");
+                self.login = Some(Login { user: display::name(user), fingerprint: method.into() });
+                Auth::Accept
+            }
+            Err(reason) => {
+                self.refuse(user, method, reason);
+                self.wrong_passwords += 1;
+                // Not the same each time, so that nothing can be told from it (spec ssh.md 1.5.7).
+                tokio::time::sleep(self.server.refusal_delay()).await;
+                if self.wrong_passwords >= self.settings.config.ssh.password_tries {
+                    self.connection.disconnect("Too many authentication failures").await;
+                }
+                self.reject()
+            }
         }
     }
 
@@ -107,16 +151,14 @@ impl Handler {
         key: &russh::keys::PublicKey,
         algorithm: &Algorithm,
     ) -> Result<AuthorizedKey, &'static str> {
+        self.may_be(user)?;
         let ssh = &self.settings.config.ssh;
-        if !ssh.allow_users.is_empty() && !ssh.allow_users.iter().any(|allowed| allowed == user) {
-            return Err("user not in allow_users");
-        }
         if !algorithms::accepted_key_algorithms(ssh).contains(algorithm) {
             return Err("key type or signature not in pubkey_accepted_algorithms");
         }
         let list = KeyList::collect(&self.settings.config);
         self.server.report_key_faults(&list);
-        if list.keys.is_empty() {
+        if list.keys.is_empty() && Users::collect(&self.settings.config).is_empty() {
             self.server.remind_of_missing_keys();
         }
         list.authorize(key, self.connection.peer.ip()).cloned()
@@ -205,8 +247,43 @@ impl russh::server::Handler for Handler {
         Ok(self.settings.config.ssh.banner.clone())
     }
 
-    async fn auth_none(&mut self, _user: &str) -> Result<Auth, Error> {
-        Ok(self.reject())
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
+        let users = Users::collect(&self.settings.config);
+        if !users.has_empty_password(user) || self.may_be(user).is_err() {
+            return Ok(self.reject());
+        }
+        warn!(peer = %self.connection.peer, user = display::name(user), method = "none", "ssh.auth.ok: without a password");
+        self.login = Some(Login { user: display::name(user), fingerprint: "none".into() });
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
+        if !self.settings.config.ssh.password_authentication {
+            return Ok(self.reject());
+        }
+        Ok(self.check_password(user, "password", password.as_bytes()).await)
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Error> {
+        let ssh = &self.settings.config.ssh;
+        if !ssh.kbd_interactive_authentication || Users::collect(&self.settings.config).is_empty() {
+            return Ok(self.reject());
+        }
+        let Some(mut response) = response else {
+            let said = |text: &str| Cow::Owned(text.replace("%u", &display::name(user)));
+            return Ok(Auth::Partial {
+                name: said(&ssh.kbd_interactive_name),
+                instructions: said(&ssh.kbd_interactive_instruction),
+                prompts: Cow::Owned(vec![(said(&ssh.kbd_interactive_prompt), false)]),
+            });
+        };
+        let password = Zeroizing::new(response.next().unwrap_or_default().to_vec());
+        Ok(self.check_password(user, "keyboard-interactive", &password).await)
     }
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
@@ -221,7 +298,7 @@ impl russh::server::Handler for Handler {
             }
             Ok(_) => Ok(self.reject()),
             Err(reason) => {
-                self.refuse(user, reason);
+                self.refuse(user, "publickey", reason);
                 Ok(self.reject())
             }
         }
@@ -241,7 +318,7 @@ impl russh::server::Handler for Handler {
                     entry.source.to_string()
                 }
                 Err(reason) => {
-                    self.refuse(user, reason);
+                    self.refuse(user, "publickey", reason);
                     return Ok(self.reject());
                 }
             }
