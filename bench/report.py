@@ -220,7 +220,7 @@ of all its processes, with the sink.
 {upload(results)}
 ## SFTP
 
-A random file of {results["sftp size"] >> 20} MiB, put and got by Debian's `sftp`, on a real disk without fsync. Server CPU
+A random file of {results["sftp size"] >> 20} MiB, put and got by Debian's `sftp` in at most 5 rounds, on a real disk without fsync. Server CPU
 is that of all its processes.
 
 {sftp(results)}

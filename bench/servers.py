@@ -230,8 +230,13 @@ class Dropbear(Server):
         (keys / "authorized_keys").write_text(self.public_key + "\n")
         (keys / "authorized_keys").chmod(0o600)
         self.home = Path(USER.pw_dir) / ".ssh"
+        self.made_home = False
+
+    def start(self, command=None):
+        # Its keys are mounted here.
         self.made_home = not self.home.exists()
         self.home.mkdir(mode=0o700, exist_ok=True)
+        return super().start(command)
 
     def make_host_key(self):
         run("dropbearkey", "-t", "ed25519", "-f", self.host_key)

@@ -32,11 +32,12 @@ def layout():
 
 
 def host_myelin():
-    """Myelin for this machine, as the image scripts find it."""
-    candidates = [os.environ.get("MYELIN"), TOP / "target/release/myelin", TOP / "target/debug/myelin"]
-    for path in filter(None, candidates):
-        if os.access(path, os.X_OK):
-            return str(path)
+    """Myelin for this machine, as the image scripts find it: what was built last."""
+    if named := os.environ.get("MYELIN"):
+        return named
+    built = [path for path in (TOP / "target/release/myelin", TOP / "target/debug/myelin") if path.exists()]
+    if built:
+        return str(max(built, key=lambda path: path.stat().st_mtime))
     sys.exit("there is no Myelin for this machine: run cargo build, or name one in MYELIN")
 
 
@@ -57,11 +58,11 @@ class BoardError(Exception):
 class Board:
     """One board. Its console is a list of lines with the seconds since power-on."""
 
-    def __init__(self, disk, folder=OUT, key=None, write_log=None):
+    def __init__(self, disk, folder=OUT, key=None, write_log=None, counts_instructions=False):
         self.disk, self.folder, self.key = Path(disk), Path(folder), key
         self.port = free_port()
         self.known_hosts = Path(f"{disk}.known_hosts")
-        self.write_log = write_log
+        self.write_log, self.counts_instructions = write_log, counts_instructions
         self.process = None
         self.console, self.read = [], 0
         self.news = threading.Condition()
@@ -74,8 +75,10 @@ class Board:
                     "-blockdev", "driver=raw,node-name=raw,file=file",
                     "-blockdev", f"driver=file,node-name=log,filename={self.write_log}",
                     "-blockdev", "driver=blklogwrites,node-name=disk,file=raw,log=log,log-sector-size=512"]
+        # An instruction is a nanosecond of the guest's clock, however busy this machine is.
+        clock = ["-icount", "shift=0"] if self.counts_instructions else []
         return ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "1", "-m", "512",
-                "-accel", "tcg", "-bios", U_BOOT,
+                "-accel", "tcg", *clock, "-bios", U_BOOT,
                 "-drive", f"if=pflash,unit=1,format=raw,readonly=on,file={self.folder}/flash.img",
                 *disk, "-device", "virtio-blk-device,drive=disk",
                 "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:22",
@@ -85,10 +88,15 @@ class Board:
     def power_on(self):
         self.start = time.monotonic()
         self.console, self.read = [], 0
-        self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT)
+        self.process = self.emulator()
         threading.Thread(target=self._listen, args=(self.process, self.console), daemon=True).start()
         return self
+
+    def emulator(self):
+        return subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def goes_on(self, process):
+        """What follows an emulator that has ended: the next one, where it is not QEMU that does a reboot."""
 
     def _listen(self, process, console):
         """Puts lines on the console of this start; None is its end."""
@@ -98,11 +106,14 @@ class Board:
                 console.extend((now, None if line is None else line.decode("utf-8", "replace")) for line in lines)
                 self.news.notify_all()
 
-        rest = b""
-        while chunk := os.read(process.stdout.fileno(), 4096):
-            *lines, rest = re.split(rb"\r*\n", rest + chunk)
-            add(*lines)
-        add(rest, None)
+        while process:
+            rest = b""
+            while chunk := os.read(process.stdout.fileno(), 4096):
+                *lines, rest = re.split(rb"\r*\n", rest + chunk)
+                add(*lines)
+            add(rest)
+            process = self.goes_on(process)
+        add(None)
 
     def wait(self, pattern, seconds=120):
         """The next line of the console that matches: (seconds since power-on, match)."""
@@ -166,9 +177,10 @@ class Board:
                 "-o", "HostKeyAlias=board", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=20"]
 
     def ssh(self, command, stdin=None, check=True, seconds=120):
-        """Runs a command on the board; what it prints."""
+        """Runs a command on the board, which reads a file or a text; what it prints."""
+        given = {"input": stdin} if isinstance(stdin, str) else {"stdin": stdin or subprocess.DEVNULL}
         done = subprocess.run(["ssh", *self.ssh_options(), "root@127.0.0.1", command], text=True, timeout=seconds,
-                              stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, **given)
         if check and done.returncode:
             raise BoardError(f"{command!r} ended with {done.returncode}: {done.stdout}{done.stderr}; {self.tail()}")
         return done.stdout

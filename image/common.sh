@@ -5,7 +5,8 @@
 HERE=$TOP/image
 OUT=${IMAGE_OUT:-$TOP/target/image}      # everything that is made
 SUITE=bookworm                           # Debian's release for kernel, BusyBox and e2fsprogs
-BOARD=$TOP/buildroot-package/board       # what Buildroot makes its image of; ours is made of the same files
+# What Buildroot makes its image of; ours is made of the same files.
+BOARD=${IMAGE_BOARD:-$TOP/buildroot-package/board}
 PACKAGE=$TOP/buildroot-package/package/myelin
 mkdir -p "$OUT"
 
@@ -16,10 +17,10 @@ device_packages() {
     unpack_packages "$conf" "$packages" "$@" || die "a package is missing"
 }
 
-# host_myelin: the program for this machine
+# host_myelin: the program for this machine, what was built last
 host_myelin() {
-    for program in ${MYELIN:-"$TOP/target/release/myelin" "$TOP/target/debug/myelin"}; do
-        [ -x "$program" ] && { echo "$program"; return; }
-    done
-    die "there is no Myelin for this machine; run cargo build, or name one in MYELIN"
+    [ -z "${MYELIN:-}" ] || { echo "$MYELIN"; return; }
+    # shellcheck disable=SC2012 # these names are plain
+    ls -t "$TOP/target/release/myelin" "$TOP/target/debug/myelin" 2>/dev/null | head -n 1 | grep . ||
+        die "there is no Myelin for this machine; run cargo build, or name one in MYELIN"
 }

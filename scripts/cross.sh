@@ -61,9 +61,13 @@ use_cross() {
 
 use_debian() {
     for from in $DEBIAN_RUST; do
+        lock compiler
         if debian_compiler "${from%%:*}" "${from#*:}"; then
             export RUSTC="$compiler/rustc" RUSTDOC="$compiler/rustdoc"
+            # Takes minutes, so it holds up nobody who builds for another target.
+            lock "library-$target"
             standard_library || die "cannot compile the standard library for $target"
+            unlock
             return
         fi
         say "${from%%:*} has no complete rustc${from#*:} today"
@@ -110,13 +114,13 @@ standard_library() {
     library=$compiler/usr/lib/rustlib/$target/lib
     [ -e "$library/.complete" ] && return
     say "compiling the standard library for $target"
-    nothing=$WORK/rust/nothing; out=$WORK/rust/out
+    nothing=$WORK/rust/$target/nothing; out=$WORK/rust/$target/out
     rm -rf "$library" "$nothing" "$out"; mkdir -p "$library" "$nothing"; : > "$nothing/lib.rs"
     printf '[package]\nname = "nothing"\nedition = "2024"\n[lib]\npath = "lib.rs"\n[workspace]\n' > "$nothing/Cargo.toml"
     (cd "$nothing" && unset CARGO_ENCODED_RUSTFLAGS && RUSTC_BOOTSTRAP=1 RUSTFLAGS="-C embed-bitcode=yes" CARGO_TARGET_DIR="$out" \
         cargo build -q --release -Z build-std=std,panic_abort,panic_unwind,test --target "$target") || return 1
     rm -f "$out/$target/release/deps"/libnothing-*
-    cp "$out/$target/release/deps"/*.rlib "$library" && rm -rf "$out" && touch "$library/.complete"
+    cp "$out/$target/release/deps"/*.rlib "$library" && rm -rf "$WORK/rust/$target" && touch "$library/.complete"
 }
 
 ### The C compiler, the C library and the linker; sets $cargo, $verb and $triple
@@ -142,8 +146,8 @@ use_gcc() {
 }
 
 need cargo python3 flock
-lock rust
 case $rust in rustup|cross|debian) "use_$rust" "$@" ;; *) die "CROSS_RUST is $rust; rustup, cross and debian are known" ;; esac
+lock zig
 case ${CROSS_C:-any} in
     zig|gcc) "use_$CROSS_C" || die "$CROSS_C cannot be had for $target" ;;
     any) use_zig || use_gcc || die "no C compiler for $target: is python3-pip installed?" ;;

@@ -9,6 +9,7 @@ needed='
 ssh openssh-client
 ssh-keyscan openssh-client
 /usr/lib/openssh/sftp-server openssh-sftp-server
+curl curl
 rsync rsync
 sshfs sshfs
 psftp putty-tools

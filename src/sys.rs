@@ -243,6 +243,8 @@ pub fn rename_to_new(
 
 /// A time as the C library has it, which ends in 2038 on some systems.
 #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions, reason = "32-bit systems")]
+// The libc crate says of musl's that it will grow, which is what we want.
+#[allow(deprecated)]
 pub fn to_time(seconds: i64) -> libc::time_t {
     seconds.try_into().unwrap_or(libc::time_t::MAX)
 }

@@ -85,43 +85,53 @@ fn the_licence_is_the_one_that_the_packages_name() {
 
 #[test]
 fn files_that_the_recipe_takes_from_the_buildroot_package_are_there() {
-    for name in [
-        "S12myelin-data",
-        "S50myelin",
-        "myelin-data",
-        "myelin-data.service",
-        "myelin.service",
-        "myelin-ssh.socket",
-    ] {
+    for name in ["S12myelin-data", "S50myelin", "myelin-data"] {
         package(name);
     }
     read("rootfs-overlay/etc/myelin/config.toml.example");
 }
 
-/// systemd kills a unit with WatchdogSec= that never says `WATCHDOG=1`; the supervisor has to before it is set.
+/// The units, by their names.
+fn units() -> Vec<(String, String)> {
+    let folder = top().join("buildroot-package/package/myelin");
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let is_unit = |name: &String| [".service", ".socket", ".timer"].iter().any(|end| name.ends_with(end));
+    names.filter(is_unit).map(|name| (name.clone(), package(&name))).collect()
+}
+
 #[test]
-fn only_units_that_give_signs_of_life_are_watched() {
-    let mut supervisor = String::new();
-    for entry in fs::read_dir(top().join("src/supervisor")).unwrap() {
-        supervisor += &fs::read_to_string(entry.unwrap().path()).unwrap();
+fn both_packages_install_all_units() {
+    let recipe =
+        read(&format!("meta-layer/recipes-connectivity/myelin/myelin_{}.bb", env!("CARGO_PKG_VERSION")));
+    let makefile = package("myelin.mk");
+    let lists = |text: &str, name: &str| text.split([' ', '\n', '\t', '"', '/']).any(|word| word == name);
+    for (name, _) in units() {
+        assert!(lists(&makefile, &name), "myelin.mk does not install {name}");
+        assert!(lists(&recipe, &name), "the recipe does not know {name}");
     }
-    let tells = supervisor.contains("notify(\"WATCHDOG=1\")");
-    assert!(tells || !package("myelin.service").contains("\nWatchdogSec="));
-    assert!(package("myelin-ssh.service").contains("\nWatchdogSec="));
+}
+
+/// Without the supervisor the time limit is the timer's, and is to be the one that the configuration has.
+#[test]
+fn the_timer_knows_the_time_limit_of_a_trial() {
+    let limit = "10m";
+    let example = read("rootfs-overlay/etc/myelin/config.toml.example");
+    assert!(example.contains(&format!("\n#time_limit = \"{limit}\"\n")));
+    assert!(package("myelin-end-trial.timer").contains(&format!("\nOnActiveSec={limit}in\n")));
 }
 
 #[test]
 fn units_are_understood_by_systemd() {
-    let units = TempDir::new().unwrap();
-    for name in ["myelin.service", "myelin-data.service", "myelin-ssh.service", "myelin-ssh.socket"] {
-        let text = package(name)
+    let folder = TempDir::new().unwrap();
+    for (name, text) in units() {
+        let text = text
             .replace("/usr/bin/myelin", env!("CARGO_BIN_EXE_myelin"))
             .replace("/usr/sbin/myelin-data", "/bin/true");
-        fs::write(units.path().join(name), text).unwrap();
+        fs::write(folder.path().join(name), text).unwrap();
     }
     let mut verify = Command::new("systemd-analyze");
     verify.args(["verify", "--man=no"]);
-    for entry in fs::read_dir(units.path()).unwrap() {
+    for entry in fs::read_dir(folder.path()).unwrap() {
         verify.arg(entry.unwrap().path());
     }
     match verify.output() {

@@ -206,13 +206,19 @@ fn a_panic_ends_its_connection_only() {
     device.assert_reachable();
 }
 
+/// The service manager's end of sd_notify(3), and what NOTIFY_SOCKET has to be.
+fn service_manager(folder: &Path) -> (UnixDatagram, String) {
+    let path = folder.join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    (manager, path.display().to_string())
+}
+
 #[test]
 fn readiness_is_told_to_the_service_manager() {
     let (folder, public) = new_folder();
-    let path = folder.path().join("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let environment = format!("NOTIFY_SOCKET={}", path.display());
+    let (manager, path) = service_manager(folder.path());
+    let environment = format!("NOTIFY_SOCKET={path}");
     let mut device = Device::start_wrapped(folder, &["env", &environment], &public, "", "");
     let hear = || {
         let mut message = [0; 512];
@@ -228,12 +234,30 @@ fn readiness_is_told_to_the_service_manager() {
     assert_eq!(hear(), "STOPPING=1");
 }
 
+/// As long as its loop turns, and whatever its workers do: myelin.service has WatchdogSec=.
+#[test]
+fn the_supervisor_gives_the_service_manager_signs_of_life() {
+    let (folder, public) = new_folder();
+    let (manager, path) = service_manager(folder.path());
+    let environment = format!("NOTIFY_SOCKET={path}");
+    let mut device =
+        Device::start_wrapped(folder, &["env", &environment, "WATCHDOG_USEC=600000"], &public, "", "");
+    device.assert_reachable();
+    signal(device.worker(), "STOP");
+    let mut signs = 0;
+    while signs < 4 {
+        let mut message = [0; 512];
+        let length = manager.recv(&mut message).unwrap();
+        signs += u32::from(&message[..length] == b"WATCHDOG=1");
+    }
+    signal(device.worker(), "CONT");
+    device.stop();
+}
+
 #[test]
 fn the_worker_runs_under_systemd_as_it_does_under_us() {
     let (folder, public) = new_folder();
-    let path = folder.path().join("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (manager, path) = service_manager(folder.path());
     // What systemd does with a .socket unit and a service with WatchdogSec (sd_listen_fds(3)).
     let activate = r#"
 import os, re, socket, sys
@@ -246,7 +270,6 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="m
                   NOTIFY_SOCKET=notify, WATCHDOG_USEC="900000", WATCHDOG_PID=str(os.getpid()))
 os.execv(program, ["myelin", "worker", "ssh", "--config", config])
 "#;
-    let path = path.display().to_string();
     let mut device = Device::start_wrapped(folder, &["python3", "-c", activate, &path], &public, "", "");
     let hear = |wanted: &str| {
         let began = Instant::now();

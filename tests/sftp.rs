@@ -568,3 +568,26 @@ fn reading_and_writing_at_once_does_not_get_stuck() {
     let growth = status_kib(device.worker(), "VmHWM") - before;
     assert!(growth < GROWTH_KIB, "the worker grew by {growth} KiB");
 }
+
+#[test]
+fn curl_transfers_files_with_libssh2() {
+    // Of the MACs that libssh2 1.10 has, this is the one that can be allowed; without AES-GCM it needs one.
+    let device = Device::start("macs = \"+hmac-sha2-256\"", "");
+    let (local, remote) = (device.path("local"), device.path("remote"));
+    let big = random_bytes(6_000_001, 10);
+    fs::write(&local, &big).unwrap();
+    let curl = |more: &[&str], protocol: &str| {
+        let mut command = Command::new("curl");
+        command.args(["-sSk", "--max-time", "120", "-u", "root:", "--key"]).arg(device.path("key"));
+        command.arg("--pubkey").arg(device.path("key.pub")).args(more);
+        command.arg(format!("{protocol}://127.0.0.1:{}{}", device.port, remote.display()));
+        command.output().expect("curl is installed (apt install curl)")
+    };
+    succeeded(&curl(&["-T", local.to_str().unwrap()], "sftp"), "up");
+    assert!(fs::read(&remote).unwrap() == big);
+    for protocol in ["sftp", "scp"] {
+        let output = curl(&[], protocol);
+        succeeded(&output, protocol);
+        assert!(output.stdout == big, "{protocol}: {} bytes", output.stdout.len());
+    }
+}

@@ -280,15 +280,6 @@ mod tests {
         }
     }
 
-    /// Sets its flag when it is dropped.
-    struct Ending<'a>(&'a AtomicBool);
-
-    impl Drop for Ending<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
     #[test]
     fn a_race_with_links_does_not_lead_out_either() {
         let (folder, root) = place();
@@ -310,8 +301,8 @@ mod tests {
                     let _ = fs::rename(root.join("moved"), root.join("a/b"));
                 }
             });
-            // Also when an assertion fails: the scope waits for its threads.
-            let _ending = Ending(&over);
+            // Even when an assertion fails, or the thread above would go on for ever.
+            let _stop = Stop(&over);
             let mut inside = 0;
             for tree in both_ways(&root) {
                 for _ in 0..20_000 {
@@ -332,5 +323,13 @@ mod tests {
             }
             assert!(inside > 0);
         });
+    }
+
+    struct Stop<'a>(&'a AtomicBool);
+
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }

@@ -30,9 +30,6 @@ use super::subsystem::Subsystem;
 use super::{algorithms, display};
 use crate::config;
 
-/// The command of a key that is for our SFTP server alone (sshd_config(5), ForceCommand).
-const INTERNAL_SFTP: &[u8] = b"internal-sftp";
-
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -176,7 +173,7 @@ impl Handler {
         let Some(command) = self.options.command().map(|command| command.as_bytes().to_vec()) else {
             return asked(&settings.config.ssh).filter(|_| self.options.allow_programs());
         };
-        if command == INTERNAL_SFTP {
+        if command == config::INTERNAL_SFTP.as_bytes() {
             return Subsystem::find("sftp", &settings.config.ssh, Service::Ssh).map(Job::Subsystem);
         }
         self.prepared(id)?.environment.original_command = original.map(<[u8]>::to_vec);

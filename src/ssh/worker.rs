@@ -30,6 +30,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ACCEPT_WARNING: Duration = Duration::from_secs(60);
 /// Errors of accept(2) that go away when somebody else goes.
 const SHORTAGES: [libc::c_int; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+/// After so many steps of tasks the loop looks at timers and sockets, busy or not. A step of an upload takes a slow board
+/// a tenth of a second and more; with tokio's own 61 of them a sign of life came too late, and a login waited as long.
+const EVENT_INTERVAL: u32 = 4;
 /// A socket whose address is not bound yet is looked at again after so long.
 const UNBOUND_PAUSE: Duration = Duration::from_millis(500);
 /// How long sessions have to end when the worker does.
@@ -46,7 +49,11 @@ pub fn main(source: &Source) -> ExitCode {
         return ExitCode::FAILURE;
     }
     sys::set_oom_score(OOM_SCORE);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "cannot start the event loop");

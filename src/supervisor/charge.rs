@@ -76,11 +76,15 @@ impl Charge {
         match &mut self.state {
             State::Waiting { until } if *until <= now => self.start(listeners),
             State::Running(worker) if worker.deadline() <= now => {
-                error!(pid = worker.pid.as_raw(), "the {} worker hangs; replacing it", self.name);
-                worker.signal(Signal::SIGKILL);
-                // Its end comes as SIGCHLD; the deadline must not fire again before.
-                worker.last_sign_of_life = now;
-                worker.started = now;
+                if worker.hangs(now) {
+                    error!(pid = worker.pid.as_raw(), "the {} worker hangs; replacing it", self.name);
+                    worker.signal(Signal::SIGKILL);
+                    // Its end comes as SIGCHLD; the deadline must not fire again before.
+                    worker.last_sign_of_life = now;
+                    worker.started = now;
+                } else {
+                    warn!(pid = worker.pid.as_raw(), "the {} worker gets no time; waiting for it", self.name);
+                }
             }
             State::Stopping { worker, until } if *until <= now => {
                 worker.signal(Signal::SIGKILL);

@@ -9,6 +9,7 @@ mod charge;
 mod last_resort;
 mod listeners;
 mod notify;
+mod silence;
 mod trial;
 mod worker;
 
@@ -213,7 +214,7 @@ impl Supervisor {
             let pids: Vec<Pid> = workers.iter().map(|worker| worker.pid).collect();
             let Some((pid, Message { ready, served })) = self.notify.receive(&pids) else { return };
             for worker in workers.iter_mut().filter(|worker| worker.pid == pid) {
-                worker.last_sign_of_life = Instant::now();
+                worker.is_alive(Instant::now());
                 worker.served |= served;
                 worker.ready |= ready;
             }

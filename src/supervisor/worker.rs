@@ -12,9 +12,10 @@ use nix::unistd::{ForkResult, Pid, execve, fork, getpid};
 
 use super::listeners::Listener;
 use super::notify::NotifySocket;
+use super::silence::{self, Excuse, Usage};
 use crate::{sys, systemd};
 
-/// A worker that does not say `WATCHDOG=1` for so long hangs, and is replaced.
+/// A worker that does not say `WATCHDOG=1` for so long hangs and is replaced, unless it has an excuse.
 pub const WATCHDOG: Duration = Duration::from_secs(15);
 /// The same before it says that it serves: making keys and syncing them to a slow card takes its time.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
@@ -26,6 +27,8 @@ pub struct Worker {
     pub last_sign_of_life: Instant,
     pub ready: bool,
     pub served: bool,
+    /// How its silence was excused, and until when.
+    excused: Option<(Excuse, Instant)>,
 }
 
 /// How a worker ended.
@@ -74,7 +77,14 @@ impl Recipe {
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 let now = Instant::now();
-                Ok(Worker { pid: child, started: now, last_sign_of_life: now, ready: false, served: false })
+                Ok(Worker {
+                    pid: child,
+                    started: now,
+                    last_sign_of_life: now,
+                    ready: false,
+                    served: false,
+                    excused: None,
+                })
             }
             ForkResult::Child => {
                 let error = self.become_worker(listeners, parent);
@@ -127,9 +137,23 @@ impl Worker {
         }
     }
 
-    /// When to give up on it, unless it gives a sign of life before.
+    pub fn is_alive(&mut self, now: Instant) {
+        self.last_sign_of_life = now;
+        self.excused = None;
+    }
+
+    /// When to look after it, unless it gives a sign of life before.
     pub fn deadline(&self) -> Instant {
-        if self.ready { self.last_sign_of_life + WATCHDOG } else { self.started + START_LIMIT }
+        let limit = if self.ready { self.last_sign_of_life + WATCHDOG } else { self.started + START_LIMIT };
+        self.excused.map_or(limit, |(_, until)| limit.max(until))
+    }
+
+    /// Whether it hangs, at its deadline.
+    pub fn hangs(&mut self, now: Instant) -> bool {
+        let before = self.excused.map(|(excuse, _)| excuse);
+        self.excused =
+            silence::excuse(Usage::of(self.pid), before, now).map(|excuse| (excuse, now + WATCHDOG));
+        self.excused.is_none()
     }
 }
 

@@ -1,13 +1,14 @@
 """What the tests install: the first disk, and updates of every kind, good and bad."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TOP / "image"))
-from board import copy_disk, host_myelin  # noqa: E402
+from board import copy_disk, host_myelin, layout  # noqa: E402
 
 FOLDER = Path(os.environ.get("QEMU_TEST_OUT", TOP / "target/qemu"))
 KEY = FOLDER / "key"
@@ -38,7 +39,11 @@ def disk(name):
 
 def good(version):
     """Waits to be validated by hand, so that a test can come before that."""
-    return firmware(version, EXTRA=extra("manual", 'gates = ["manual"]'))
+    return firmware(version, EXTRA=waits_for_us())
+
+
+def waits_for_us():
+    return extra("manual", 'gates = ["manual"]')
 
 
 def validates_itself(version):
@@ -48,7 +53,7 @@ def validates_itself(version):
 
 def never_well(version):
     """Its health program never says that it is well."""
-    return firmware(version, EXTRA=extra("never-well", 'gates = ["health"]\nhealth = ["/bin/false"]\ntime_limit = "15s"'))
+    return firmware(version, EXTRA=extra("never-well", 'gates = ["health"]\nhealth = ["/bin/false"]\ntime_limit = "25s"'))
 
 
 def extra(name, validation):
@@ -90,6 +95,60 @@ def mute(version):
     return firmware(version, EXTRA=folder)
 
 
+def read_only_data(version):
+    """Mounts /data so that nothing can be written there."""
+    folder = FOLDER / "extra-read-only"
+    script = folder / "etc/default/myelin-data"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text((TOP / "image/root/etc/default/myelin-data").read_text() + "OPTIONS=ro\n")
+    return firmware(version, EXTRA=folder)
+
+
+def too_large(version):
+    """Its root file system does not fit the slot: what is said when that is to be made into a firmware."""
+    try:
+        run("firmware.sh", version, FOLDER / "too-large.fw", stdout=subprocess.PIPE, ROOTFS=larger_than_its_slot())
+        return ""
+    except subprocess.CalledProcessError as error:
+        return error.stdout.decode()
+
+
+def for_larger_slots(version):
+    """Made without a look at the slots, so that it would be written over what follows its own."""
+    board = FOLDER / "careless-board"
+    shutil.rmtree(board, ignore_errors=True)
+    shutil.copytree(TOP / "buildroot-package/board", board)
+    path = board / "qemu_aarch64/fwup.conf"
+    path.write_text(path.read_text().replace("assert-size-lte = ${ROOT_COUNT}", ""))
+    return firmware(version, ROOTFS=larger_than_its_slot(), IMAGE_BOARD=board)
+
+
+def larger_than_its_slot():
+    path = FOLDER / "too-large"
+    with path.open("wb") as root:
+        root.write(os.urandom(512))
+        root.truncate(layout()["ROOT_COUNT"] * 512 + (4 << 20))
+    return path
+
+
+def signing_keys(name):
+    """A pair of them: the path of the secret one."""
+    path = FOLDER / f"{name}.priv"
+    if not path.exists():
+        subprocess.check_call([host_myelin(), "fwup", "-g", "-o", FOLDER / name], stdout=subprocess.DEVNULL)
+    return path
+
+
+def public_key():
+    return signing_keys("signing").with_suffix(".pub").read_text().strip()
+
+
+def signed_by_another(file):
+    path = file.with_suffix(".signed.fw")
+    subprocess.check_call([host_myelin(), "fwup", "-S", "-s", signing_keys("another"), "-i", file, "-o", path])
+    return path
+
+
 def other_platform(version):
     """For some other board, and the same otherwise."""
     return firmware(version, PLATFORM="toaster", ROOTFS=root_of_another())
@@ -107,7 +166,7 @@ def firmware(version, **settings):
 made = set()
 
 
-def run(script, *arguments, **settings):
+def run(script, *arguments, stdout=None, **settings):
     environment = os.environ | {"IMAGE_OUT": str(FOLDER), "AUTHORIZED_KEYS": f"{KEY}.pub", "MYELIN": host_myelin()}
     environment |= {name: str(value) for name, value in settings.items()}
-    subprocess.run([TOP / "image" / script, *arguments], env=environment, check=True)
+    subprocess.run([TOP / "image" / script, *arguments], env=environment, check=True, stdout=stdout)

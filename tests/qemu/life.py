@@ -3,18 +3,15 @@
 Each case goes on where the one before it ended, as on a board on a desk.
 """
 
-import os
 import subprocess
 import time
 
 import firmware
-from board import Board, BoardError, layout
-
-# Exit status of `myelin upload` (src/host/upload.rs)
-DONE, REFUSED, RUNS_ANOTHER, NOT_BACK = 0, 1, 7, 8
+from board import Board, layout
+from steps import DONE, NOT_BACK, REFUSED, RUNS_ANOTHER, Steps, expect
 
 
-class Life:
+class Life(Steps):
     """One board and its disk, through all cases."""
 
     def __init__(self):
@@ -30,8 +27,13 @@ class Life:
             self.kernel_that_cannot_be_started,
             self.kernel_that_panics,
             self.nobody_can_log_in,
+            self.kernel_that_is_missing,
             self.firmware_for_another_board,
+            self.firmware_that_is_not_accepted,
+            self.firmware_that_is_too_large,
             self.one_damaged_environment_copy,
+            self.data_is_full,
+            self.data_cannot_be_written,
             self.three_updates_in_a_row,
             self.validates_itself,
             self.never_well,
@@ -91,10 +93,51 @@ class Life:
         self.board.up("b", "2.0.0")
         expect(self.board.status(), running="b", next="b")
 
+    def kernel_that_is_missing(self):
+        """The slot is switched to, and then the card loses the kernel's file."""
+        self.configure('[firmware]\nsuccess_action = "none"\n')
+        self.upload(firmware.good("2.1.0"), DONE, "--no-wait")
+        expect(self.board.status(), running="b", next="a", pending_reboot=True)
+        self.configure("")
+        self.board.ssh("sync")
+        self.board.reset()
+        subprocess.check_call(["mdel", "-i", f"{self.board.disk}@@{layout()['BOOT_A'] * 512}", "::Image"])
+        self.board.power_on().wait("a was not validated, going back to b")
+        self.board.up("b", "2.0.0")
+        expect(self.board.status(), running="b", next="b", pending_reboot=False)
+
     def firmware_for_another_board(self):
         words = self.upload(firmware.other_platform("4.0.0"), REFUSED)
         assert "toaster" in words, words
         expect(self.board.status(), running="b", next="b", pending_reboot=False)
+
+    def firmware_that_is_not_accepted(self):
+        """By what the device says, before anything is written, the slot that does not run included."""
+        before, good = self.board.status(), firmware.good("2.1.0")
+        for rules, words in (
+            ('[firmware]\nminimum_version = "2.1.1"', "nothing older than 2.1.1"),
+            ('[firmware.accept]\nplatform = ["toaster"]', "takes toaster only"),
+            ('[firmware.accept]\nproduct = ["bread"]', "takes bread only"),
+            (f'[firmware]\npublic_keys = ["{firmware.public_key()}"]', "signed"),
+        ):
+            self.configure(rules)
+            said = self.upload(good, REFUSED)
+            assert words in said, said
+            assert self.board.status() == before, self.board.status()
+        said = self.upload(firmware.signed_by_another(good), REFUSED)
+        assert "signed with none" in said, said
+        assert self.board.status() == before, self.board.status()
+        self.configure("")
+
+    def firmware_that_is_too_large(self):
+        """Such a file is not made. One that was made carelessly ends before the running slot, which lies behind its own."""
+        said = firmware.too_large("4.1.0")
+        assert "assert-size" in said, said
+        words = self.upload(firmware.for_larger_slots("4.2.0"), REFUSED)
+        assert "too large for its slot" in words, words
+        expect(self.board.status(), running="b", next="b", pending_reboot=False)
+        self.restart()
+        self.board.up("b", "2.0.0")
 
     def one_damaged_environment_copy(self):
         for copy in "ENV_A", "ENV_B":
@@ -105,38 +148,56 @@ class Life:
             # The next change makes the copy good again.
             self.validate()
 
-    def three_updates_in_a_row(self):
+    def data_is_full(self):
+        fill = "for size in 1M 1k; do dd if=/dev/zero bs=$size >> /data/full 2>/dev/null; done; ! echo x > /data/more"
+        self.board.ssh(fill + " 2>/dev/null && sync")
+        said = self.board.ssh("echo ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA x | "
+                              "myelin keys add - 2>&1 || echo failed")
+        assert said.endswith("failed\n") and "space" in said, said
         self.install(firmware.good("2.1.0"), "a", "2.1.0")
-        self.upload(firmware.good("2.2.0"), DONE)
-        self.board.up("b", "2.2.0")
         self.restart()
         self.board.up("a", "2.1.0")
+        self.board.ssh("rm -f /data/full /data/more && sync")
+
+    def data_cannot_be_written(self):
+        """The device keeps its name and its keys, proves itself, and takes the next update."""
+        self.upload(firmware.read_only_data("2.4.0"), DONE)
+        self.board.up("b", "2.4.0")
+        assert " ro," in self.board.ssh("grep ' /data ' /proc/mounts")
+        self.proves_itself("b")
+        assert self.board.ssh("cat /data/mark") == "kept\n"
+        self.install(firmware.good("2.1.0"), "a", "2.1.0")
+
+    def three_updates_in_a_row(self):
         self.install(firmware.good("2.0.0"), "b", "2.0.0")
+        self.upload(firmware.good("2.2.0"), DONE)
+        self.board.up("a", "2.2.0")
+        self.restart()
+        self.board.up("b", "2.0.0")
+        self.install(firmware.good("2.1.0"), "a", "2.1.0")
 
     def validates_itself(self):
         """The default: a login through the real port is proof enough."""
         self.upload(firmware.validates_itself("2.3.0"), DONE)
-        self.board.up("a", "2.3.0")
-        started = time.monotonic()
-        while self.board.status()["slots"]["a"]["validated"] is not True:
-            assert time.monotonic() - started < 60, self.board.ssh("dmesg | tail -20")
+        self.board.up("b", "2.3.0")
+        self.proves_itself("b")
         self.restart()
-        self.board.up("a", "2.3.0")
+        self.board.up("b", "2.3.0")
 
     def never_well(self):
         """Myelin itself goes back when the time of the trial is over."""
         self.upload(firmware.never_well("3.3.0"), DONE)
-        self.board.up("b", "3.3.0")
+        self.board.up("a", "3.3.0")
         started = time.monotonic()
-        self.board.up("a", "2.3.0")
+        self.board.up("b", "2.3.0")
         print(f"  back after {time.monotonic() - started:.0f} s")
-        expect(self.board.status(), running="a", next="a", pending_reboot=False)
+        expect(self.board.status(), running="b", next="b", pending_reboot=False)
 
     def data_is_repaired(self):
         self.board.ssh("sync")
         self.board.reset()
         self.damage(layout()["DATA"] + 2, 2)  # the superblock
-        self.board.power_on().up("a", "2.3.0")
+        self.board.power_on().up("b", "2.3.0")
         assert "repairing" in self.board.ssh("dmesg | grep myelin-data")
         assert self.board.ssh("cat /data/mark") == "kept\n"
 
@@ -151,8 +212,8 @@ class Life:
             disk.write(b"\x01\x00\x00\x00\x01\x00\x00\x00\x01\x00\xff\xff\x53\xef")
         known_hosts = self.board.known_hosts.read_bytes()
         self.board.known_hosts.unlink()
-        self.board.power_on().up("a", "2.3.0")
-        expect(self.board.status(), running="a", next="a")
+        self.board.power_on().up("b", "2.3.0")
+        expect(self.board.status(), running="b", next="b")
         assert "tmpfs" in self.board.ssh("mount | grep ' /data '")
         print("  /data:", self.board.ssh("cat /run/alarms/data").strip())
         self.board.known_hosts.write_bytes(known_hosts)
@@ -163,20 +224,9 @@ class Life:
             self.damage(layout()[copy], 1)
         self.board.known_hosts.unlink()
         self.board.power_on().wait("environment from none")
-        self.board.up("a", "2.3.0")
+        # Slot a, whatever is in it, for nothing says more.
+        self.board.up("a", "3.3.0")
         print("  status says:", self.board.status()["problem"])
-
-    # What the cases are made of
-
-    def upload(self, file, status, *options):
-        code, words = self.board.upload(file, *options)
-        assert code == status, f"myelin upload ended with {code}, not {status}: {words}\n{self.board.tail()}"
-        return words
-
-    def install(self, file, slot, version):
-        self.upload(file, DONE)
-        self.board.up(slot, version)
-        self.validate()
 
     def falls_back(self, file):
         """Pushed to slot a while b runs."""
@@ -184,27 +234,3 @@ class Life:
         self.board.wait("a was not validated, going back to b")
         self.board.up("b", "2.0.0")
         expect(self.board.status(), running="b", next="b", pending_reboot=False)
-
-    def validate(self):
-        validate(self.board)
-
-    def restart(self):
-        self.board.reset()
-        self.board.power_on()
-
-    def damage(self, block, count):
-        with open(self.board.disk, "r+b") as disk:
-            disk.seek(block * 512)
-            disk.write(os.urandom(count * 512))
-
-
-def validate(board):
-    board.ssh("myelin firmware validate && sync")
-    status = board.status()
-    assert status["slots"][status["running"]]["validated"] is True, status
-
-
-def expect(status, **values):
-    found = {name: status[name] for name in values}
-    if found != values:
-        raise BoardError(f"expected {values}, found {status}")

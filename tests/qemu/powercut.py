@@ -16,7 +16,7 @@ from collections import Counter
 
 import firmware
 from board import Board, BoardError, host_myelin, layout
-from life import DONE, validate
+from steps import DONE, validate
 from writelog import DISCARD, FLUSH, FUA, SECTOR, Disk, Layer, entries, length
 
 LAYOUT = layout()
@@ -67,8 +67,9 @@ class Record:
                 self.promise("validated", version)
             self.known_hosts = board.known_hosts.read_bytes()
         disk.unlink()
-        print(f"  recorded in {time.monotonic() - started:.0f} s: {length(self.log)} entries, "
-              f"{self.log.stat().st_size >> 20} MiB")
+        self.entries = length(self.log)
+        print(f"  recorded in {time.monotonic() - started:.0f} s: {self.entries} entries, "
+              f"{self.log.stat().st_size >> 20} MiB", flush=True)
 
     def promise(self, *what):
         self.promises.append((length(self.log), *what))
@@ -81,66 +82,64 @@ class Record:
 class Replay:
     """The disk after each entry of a record, and after each of some random losses."""
 
-    def __init__(self, record, samples, boots, seed):
-        self.record, self.samples, self.boots = record, samples, boots
+    def __init__(self, record, states, boots, seed, progress):
+        self.record, self.boots, self.progress = record, boots, progress
+        self.samples = samples_for(states, record.log)
         self.random = random.Random(seed)
         self.disk = Disk(firmware.disk("cut-state"))
         self.judge = Judge(self.disk, record)
-        self.kinds, self.bad, self.kept = Counter(), [], []
+        self.kinds, self.bad, self.kept, self.booted = Counter(), [], [], 0
 
     def run(self):
         started = time.monotonic()
-        pending = []
-        for entry in entries(self.record.log):
-            if entry.flags & FLUSH:
-                self.commit(pending)
-                pending = []
+        for entry, pending, written in replay(self.record.log):
+            for write in written:
+                self.disk.write(write)
+                self.judge.changed(write)
             if entry.flags & DISCARD:
                 self.disk.discard(entry)
                 self.judge.changed(entry)
-            elif entry.data:
-                pending.append(entry)
-            if entry.flags & FUA:
-                self.commit(pending[-1:])
             self.disk.top = [Layer(write) for write in pending]
             self.look(entry.number, "all written")
-            for sample in range(self.losses(pending)):
+            for sample in range(losses(pending, self.samples)):
                 self.disk.top = some_of(pending, self.random)
                 self.look(entry.number, f"loss {sample}")
+            self.tell()
             if len(self.bad) > MANY:
                 break
         self.disk.top = []
-        states = sum(self.kinds.values())
-        print(f"  {states} states judged in {time.monotonic() - started:.0f} s, {len(self.bad)} bad; "
-              f"{self.judge.looks} times /data was looked at")
+        print(f"  {self.states()} states judged in {time.monotonic() - started:.0f} s, {len(self.bad)} bad; "
+              f"{self.judge.looks} times /data was looked at", flush=True)
         for kind, number in sorted(self.kinds.items()):
-            print(f"    {number:5}  {kind}")
-        for path, kind, promised in self.kept:
-            self.start(path, kind, promised)
+            print(f"    {number:5}  {kind}", flush=True)
+        # From the first kind to the last; those in between are what an update leaves.
+        step = max(1, (len(self.kept) - 1) / max(1, self.boots - 1))
+        started = {round(number * step) for number in range(self.boots)}
+        for number, (path, kind, promised) in enumerate(self.kept):
+            if number in started:
+                self.start(path, kind, promised)
+                self.booted += 1
+                self.tell()
+            path.unlink(missing_ok=True)
         self.disk.path.unlink()
-        assert not self.bad, f"{len(self.bad)} states are bad, such as: " + "; ".join(self.bad[:5])
-        return states
+        assert not self.bad, f"{len(self.bad)} states are bad, such as: " + "; ".join(text for _, text in self.bad[:5])
 
-    def losses(self, pending):
-        """How many samples: more while an environment is under way, where a loss does most harm."""
-        if any(entry.sector < LAYOUT["COMMON"] for entry in pending):
-            return 4 * self.samples
-        return self.samples if pending else 0
+    def states(self):
+        return sum(self.kinds.values()) + len(self.bad)
 
-    def commit(self, written):
-        for entry in written:
-            self.disk.write(entry)
-            self.judge.changed(entry)
+    def tell(self):
+        self.progress.tell(states=self.states(), booted=self.booted, faults=self.bad, kinds=self.kinds,
+                           entries=self.record.entries, updates=len(self.record.versions) - 1)
 
     def look(self, count, loss):
         promised = self.record.promised(count)
         try:
             kind = self.judge.kind(promised)
         except Bad as bad:
-            self.bad.append(f"after entry {count}, {loss}: {bad}")
+            self.bad.append((bad.kind, f"after entry {count}, {loss}: {bad}"))
             return
         self.kinds[kind] += 1
-        if self.kinds[kind] == 1 and len(self.kept) < self.boots:
+        if self.kinds[kind] == 1:
             path = firmware.FOLDER / f"cut-boot-{len(self.kept)}.img"
             self.disk.extract(WHOLE, path)
             self.kept.append((path, kind, promised))
@@ -150,23 +149,58 @@ class Replay:
         known = ["host key"] in promised
         with Board(path, firmware.FOLDER, firmware.KEY) as board:
             board.known_hosts.write_bytes(self.record.known_hosts if known else b"")
-            seconds, slot, version = board.up()
-            board.ssh("true")
-            if ["added key"] in promised:
-                board.key = firmware.FOLDER / "added"
+            try:
+                seconds, slot, version = board.up()
                 board.ssh("true")
-            print(f"    started slot {slot} with {version} in {seconds:.1f} s: {kind}")
-        path.unlink()
+                if ["added key"] in promised:
+                    board.key = firmware.FOLDER / "added"
+                    board.ssh("true")
+            except BoardError as error:
+                self.bad.append(("device", f"the start of {kind}: {error}"))
+                return
+            print(f"    started slot {slot} with {version} in {seconds:.1f} s: {kind}", flush=True)
+
+
+def replay(log):
+    """Each entry, the writes since the last flush, and those that this one has made safe."""
+    pending = []
+    for entry in entries(log):
+        written = []
+        if entry.flags & FLUSH:
+            written, pending = pending, []
+        if entry.data:
+            pending.append(entry)
+        yield entry, pending, written
+
+
+def losses(pending, samples):
+    """How many losses after an entry: more while an environment is under way, where one does most harm."""
+    if any(entry.sector < LAYOUT["COMMON"] for entry in pending):
+        return 4 * samples
+    return samples if pending else 0
+
+
+def samples_for(states, log):
+    """So that there are as many states as are wanted, or a few more."""
+    without, of_one = 0, 0
+    for _, pending, _ in replay(log):
+        without += 1
+        of_one += losses(pending, 1)
+    return max(1, -(-(states - without) // of_one))
 
 
 def some_of(written, chance):
-    """These writes without some that are lost: whole ones, or single sectors of them."""
-    fates = ((entry, chance.random()) for entry in written)
+    """These writes without some that are lost: whole ones, or single sectors of them. FUA writes are never lost."""
+    fates = ((entry, 0.0 if entry.flags & FUA else chance.random()) for entry in written)
     return [Layer(entry, 0 if fate < 0.4 else chance.getrandbits(entry.count)) for entry, fate in fates if fate < 0.8]
 
 
 class Bad(Exception):
-    """A state that a board must never be in."""
+    """A state that a board must never be in, and what is lost in it."""
+
+    def __init__(self, text, kind="device"):
+        super().__init__(text)
+        self.kind = kind
 
 
 class Judge:
@@ -277,7 +311,7 @@ class Judge:
         for name, found, whole in (("host key", host_key, self.record.host_key),
                                    ("added key", added_keys, self.record.added_keys)):
             if found != whole and (found or [name] in promised):
-                raise Bad(f"the {name} is {found!r}")
+                raise Bad(f"the {name} is {found!r}", name)
 
 
 REGIONS = {"DATA": DATA}
@@ -285,6 +319,6 @@ REGIONS |= {f"BOOT_{slot}": sectors for slot, sectors in BOOT.items()}
 REGIONS |= {f"ROOT_{slot}": sectors for slot, sectors in ROOT.items()}
 
 
-def run(updates, samples, boots, seed):
-    """The number of states that were judged; fails when one is bad."""
-    return Replay(Record(updates), samples, boots, seed).run()
+def run(updates, states, boots, seed, progress):
+    """Fails when a state is bad."""
+    Replay(Record(updates), states, boots, seed, progress).run()

@@ -73,7 +73,12 @@ endef
 endif
 
 ifeq ($(BR2_PACKAGE_MYELIN_SOCKET_ACTIVATION),y)
-MYELIN_UNITS = myelin-ssh.socket myelin-ssh.service
+MYELIN_UNITS = \
+	myelin-ssh.socket \
+	myelin-ssh.service \
+	myelin-agent.service \
+	myelin-end-trial.service \
+	myelin-end-trial.timer
 else
 MYELIN_UNITS = myelin.service
 endif

@@ -38,7 +38,13 @@ INITSCRIPT_PARAMS:${PN}-data = "start 39 S ."
 SYSTEMD_PACKAGES = "${PN} ${PN}-data ${PN}-ssh"
 SYSTEMD_SERVICE:${PN} = "myelin.service"
 SYSTEMD_SERVICE:${PN}-data = "myelin-data.service"
-SYSTEMD_SERVICE:${PN}-ssh = "myelin-ssh.socket myelin-ssh.service"
+SYSTEMD_SERVICE:${PN}-ssh = "\
+    myelin-ssh.socket \
+    myelin-ssh.service \
+    myelin-agent.service \
+    myelin-end-trial.service \
+    myelin-end-trial.timer \
+"
 SYSTEMD_AUTO_ENABLE:${PN}-ssh = "disable"
 
 do_install[file-checksums] += "${@d.getVar('MYELIN_AUTHORIZED_KEYS') + ':True' if d.getVar('MYELIN_AUTHORIZED_KEYS') else ''}"
@@ -53,8 +59,8 @@ do_install:append:class-target() {
         ${D}${sysconfdir}/myelin/config.toml.example
 
     if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
-        for unit in myelin.service myelin-data.service myelin-ssh.socket myelin-ssh.service; do
-            install -D -m 0644 $files/$unit ${D}${systemd_system_unitdir}/$unit
+        for unit in $files/*.service $files/*.socket $files/*.timer; do
+            install -D -m 0644 $unit ${D}${systemd_system_unitdir}/$(basename $unit)
         done
     fi
     if ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'true', 'false', d)}; then

@@ -107,6 +107,7 @@ impl Cache {
         if first >= end {
             return Ok(None);
         }
+        self.writer.medium().allow(first * SEGMENT_BLOCKS..end * SEGMENT_BLOCKS)?;
         self.writer.wait_idle()?;
         self.segments.retain(|segment| !(first..end).contains(&segment.index));
         self.trimmed.insert(first..end);
@@ -151,7 +152,7 @@ impl Cache {
         let end = end.ok_or(DiskError::Absurd { block })?;
         match self.writer.medium().hard_limit.map(|limit| limit / BLOCK as u64) {
             Some(limit) if end > limit => Err(self.writer.medium().beyond(block.max(limit))),
-            _ => Ok(()),
+            _ => self.writer.medium().allow(block..end),
         }
     }
 
@@ -293,11 +294,20 @@ mod tests {
     use super::*;
 
     fn cache(file: &std::fs::File, hard_limit: Option<u64>) -> Cache {
+        cache_beside(file, hard_limit, None)
+    }
+
+    fn cache_beside(
+        file: &std::fs::File,
+        hard_limit: Option<u64>,
+        running_root: Option<Range<u64>>,
+    ) -> Cache {
         let medium = Medium {
             file: file.try_clone().unwrap(),
             kind: Kind::Regular,
             hard_limit,
             soft_limit: None,
+            running_root,
             verify: true,
             minimize: false,
             discards: false,
@@ -387,6 +397,23 @@ mod tests {
         cache.flush().unwrap();
         cache.close().unwrap();
         assert_eq!(file.metadata().unwrap().len(), 3 * BLOCK as u64);
+    }
+
+    #[test]
+    fn nothing_is_written_to_the_running_root() {
+        let file = tempfile::tempfile().unwrap();
+        let root = 3 * SEGMENT_BLOCKS..5 * SEGMENT_BLOCKS;
+        let mut cache = cache_beside(&file, None, Some(root.clone()));
+        for block in [root.start - 1, root.start, root.end - 1] {
+            let refused = cache.write_blocks(block, &[1; 2 * BLOCK], true);
+            let first = block.max(root.start);
+            assert!(matches!(refused, Err(DiskError::RunningRoot { block }) if block == first));
+        }
+        assert!(matches!(cache.trim(0, root.end), Err(DiskError::RunningRoot { .. })));
+        cache.write_blocks(root.start - 1, &[1; BLOCK], true).unwrap();
+        cache.write_blocks(root.end, &[1; BLOCK], true).unwrap();
+        assert!(cache.trim(0, root.start).unwrap().is_none());
+        cache.close().unwrap();
     }
 
     #[test]

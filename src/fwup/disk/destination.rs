@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::medium::{Kind, Medium};
-use super::{BLOCK, DiskError, mounts};
+use super::{BLOCK, DiskError, mounts, running_root};
 use crate::fwup::options::Options;
 use crate::fwup::output::Output;
 
@@ -64,11 +64,21 @@ pub fn open(path: &Path, options: &Options, output: &Output) -> Result<Medium, D
         verify: options.verify_writes.unwrap_or(true),
         minimize: options.minimize_writes,
         discards: options.enable_trim,
+        running_root: running_root::blocks_on(&file),
         ..medium(file, Kind::Device)
     })
 }
 
 fn medium(file: File, kind: Kind) -> Medium {
-    let (hard_limit, soft_limit) = (None, None);
-    Medium { file, kind, hard_limit, soft_limit, verify: false, minimize: false, discards: false }
+    let (hard_limit, soft_limit, running_root) = (None, None, None);
+    Medium {
+        file,
+        kind,
+        hard_limit,
+        soft_limit,
+        running_root,
+        verify: false,
+        minimize: false,
+        discards: false,
+    }
 }

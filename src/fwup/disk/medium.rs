@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::buffer::Buffer;
@@ -23,6 +24,8 @@ pub struct Medium {
     pub(super) hard_limit: Option<u64>,
     /// In bytes: where an image file ends now.
     pub(super) soft_limit: Option<u64>,
+    /// In blocks: the root file system that this system runs from.
+    pub(super) running_root: Option<Range<u64>>,
     pub(super) verify: bool,
     pub(super) minimize: bool,
     pub(super) discards: bool,
@@ -41,6 +44,16 @@ impl Medium {
         match limit.checked_sub(offset) {
             None | Some(0) => Err(self.beyond(offset / BLOCK as u64)),
             Some(rest) => Ok(rest.min(SEGMENT as u64) as usize),
+        }
+    }
+
+    /// Whether these blocks may be given another content.
+    pub(super) fn allow(&self, blocks: Range<u64>) -> Result<(), DiskError> {
+        match &self.running_root {
+            Some(root) if blocks.start < root.end && root.start < blocks.end => {
+                Err(DiskError::RunningRoot { block: blocks.start.max(root.start) })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod media;
 mod medium;
 mod mounts;
 mod ranges;
+mod running_root;
 mod writer;
 
 use std::io;
@@ -48,6 +49,11 @@ pub enum DiskError {
     BeyondEnd { block: u64, size: u64 },
     #[error("block {block} is beyond what any destination can have")]
     Absurd { block: u64 },
+    #[error(
+        "block {block} is part of the root file system that this system runs from: the firmware is too large for its \
+         slot, or made for another layout"
+    )]
+    RunningRoot { block: u64 },
     #[error("the destination takes no data: choose a device or a file with -d")]
     NoData,
     #[error("cannot bring what was written to the medium: {source}")]
