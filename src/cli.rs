@@ -34,6 +34,9 @@ enum Command {
     /// Keys that may log in.
     #[command(subcommand)]
     Keys(ssh::keys::Command),
+    /// Users who may log in with a password until the reboot.
+    #[command(subcommand)]
+    Users(ssh::passwords::command::Command),
     /// Who is logged in, and ending that.
     #[command(subcommand)]
     Sessions(ssh::sessions::Command),
@@ -75,6 +78,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Status(args) => ssh::status::main(&source, &args),
         Command::Firmware(command) => firmware::command::main(&source, command),
         Command::Keys(command) => ssh::keys::main(&source, command),
+        Command::Users(command) => ssh::passwords::command::main(&source, command),
         Command::Sessions(command) => ssh::sessions::main(&source, command),
         Command::Config(command) => config::command::main(&source, command),
         Command::Upload(args) => host::upload::main(args),

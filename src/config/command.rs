@@ -112,7 +112,7 @@ fn key_problems(loaded: &Loaded, source: &Source) -> Vec<Problem> {
     let whole = list.file_errors.iter();
     problems
         .extend(whole.map(|error| problem(place_of(source), "ssh.authorized_keys_file", error.to_string())));
-    if keys == 0 {
+    if keys == 0 && loaded.config.ssh.users.is_empty() {
         let text = "no key can log in: put one here, or run `myelin keys add`".to_owned();
         problems.push(problem(place_of(source), "ssh.authorized_keys", text));
     }

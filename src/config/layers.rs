@@ -14,13 +14,14 @@ use super::load::{Place, Problem};
 use super::recover::{self, Recovered};
 use super::validate::{self, Verdict};
 use super::values::{self, split_commas};
-use super::{Accept, Config, Firmware, Legacy, Ssh, Validation};
+use super::{Accept, Config, Firmware, Legacy, Secret, Ssh, User, Validation};
 
 /// The accepted values of the files read so far.
 #[derive(Default)]
 pub struct Layers {
     items: BTreeMap<Section, toml::Table>,
     subsystem: BTreeMap<String, Vec<String>>,
+    users: BTreeMap<String, User>,
     authorized_keys: Vec<(String, Place)>,
     authorized_keys_file: Vec<PathBuf>,
     /// How often `firmware.public_keys` was accepted.
@@ -136,6 +137,10 @@ impl Layers {
                     DeValue::Table(table) => self.subsystems(table, reading),
                     _ => self.problem(place, &name, "must be a table of names and programs".into()),
                 },
+                (Section::Ssh, "users") => match value.into_inner() {
+                    DeValue::Table(table) => self.users(table, reading),
+                    _ => self.problem(place, &name, "must be a table of names: [ssh.users.NAME]".into()),
+                },
                 (Section::Ssh, "authorized_keys") => self.authorized_keys(&name, value, reading),
                 (Section::Ssh, "authorized_keys_file") => self.key_files(&name, value, reading),
                 _ => {
@@ -179,6 +184,19 @@ impl Layers {
                 Ok(remarks)
             });
             self.report(&place, &format!("ssh.subsystem.{name}"), verdict);
+        }
+    }
+
+    fn users(&mut self, table: DeTable<'_>, reading: &Reading<'_>) {
+        for (key, value) in table {
+            let place = reading.place(&key.span());
+            let name = key.into_inner().into_owned();
+            let verdict = user_table(value).and_then(|user| {
+                let remarks = validate::user(&name, &user)?;
+                self.users.insert(name.clone(), user);
+                Ok(remarks)
+            });
+            self.report(&place, &format!("ssh.users.{name}"), verdict);
         }
     }
 
@@ -256,6 +274,7 @@ impl Layers {
         config.firmware.validation = self.values(Section::Validation);
         config.ssh.listen_address.retain(|address| validate::listen_address(address).is_ok());
         config.ssh.subsystem = self.subsystem.clone();
+        config.ssh.users = self.users.clone();
         config.ssh.authorized_keys = self.authorized_keys.iter().map(|(key, _)| key.clone()).collect();
         config.ssh.authorized_keys_file.clone_from(&self.authorized_keys_file);
         config.ssh.hello_timeout = config.ssh.hello_timeout.min(config.ssh.login_grace_time);
@@ -277,6 +296,24 @@ impl Layers {
 
 fn joined(section: Section, field: &str) -> String {
     if section == Section::Root { field.to_owned() } else { format!("{}.{field}", section.name()) }
+}
+
+/// A user's table, its keys in any spelling. No message repeats a value: it may be a password.
+fn user_table(value: Spanned<DeValue<'_>>) -> Result<User, String> {
+    let DeValue::Table(table) = value.into_inner() else {
+        return Err("must be a section with password_hash or password".into());
+    };
+    let mut user = User::default();
+    for (key, value) in table {
+        let Some(text) = value.get_ref().as_str() else { return Err("a password must be text".into()) };
+        let secret = Some(Secret::new(text.to_owned()));
+        match key.get_ref() {
+            key if same_key(key, "password_hash") => user.password_hash = secret,
+            key if same_key(key, "password") => user.password = secret,
+            _ => return Err("unknown key: there are password_hash and password".into()),
+        }
+    }
+    Ok(user)
 }
 
 fn to_value(value: Spanned<DeValue<'_>>) -> Result<toml::Value, String> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::users::User;
 use super::values::{self, Bytes, Octal, Seconds, TextOrList};
 
 /// The built-in SFTP server as a program in `[ssh.subsystem]`; the word is sshd_config's.
@@ -56,6 +57,20 @@ pub struct Ssh {
     pub sftp_umask: Octal,
     /// Files and folders that one SFTP client may have open.
     pub sftp_max_handles: usize,
+    /// Who may log in with a password.
+    pub users: BTreeMap<String, User>,
+    /// Whether a password may be sent as such (RFC 4252 section 8).
+    pub password_authentication: bool,
+    /// Whether it may be asked for (RFC 4256).
+    pub kbd_interactive_authentication: bool,
+    /// What is shown with the question; `%u` is the user.
+    pub kbd_interactive_name: String,
+    pub kbd_interactive_instruction: String,
+    pub kbd_interactive_prompt: String,
+    /// Whether a user whose password is empty may log in.
+    pub permit_empty_passwords: bool,
+    /// Wrong passwords after which a connection ends.
+    pub password_tries: u32,
     /// Subsystems of the image's own: a name, and a program with its arguments.
     pub subsystem: BTreeMap<String, Vec<String>>,
     /// Environment variables that a client may set; `*` and `?` match as in sshd_config(5).
@@ -133,6 +148,14 @@ impl Default for Ssh {
             sftp_read_only: false,
             sftp_umask: Octal(0o022),
             sftp_max_handles: 64,
+            users: BTreeMap::new(),
+            password_authentication: true,
+            kbd_interactive_authentication: true,
+            kbd_interactive_name: "SSH server".into(),
+            kbd_interactive_instruction: "Enter password for \"%u\"".into(),
+            kbd_interactive_prompt: "password: ".into(),
+            permit_empty_passwords: false,
+            password_tries: 3,
             subsystem: BTreeMap::new(),
             accept_env: ["LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "MYELIN_*"].map(String::from).to_vec(),
             version_string: "SSH-2.0-Myelin".into(),

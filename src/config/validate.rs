@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::algorithms::Kind;
 use super::ssh::INTERNAL_SFTP;
+use super::users::{MAX_PASSWORD, User, check_password_hash};
 use super::values::Seconds;
 use super::version::Version;
 use super::{BootPartitionKeys, Bytes, Config, Firmware, Program, Ssh, SuccessAction, Validation};
@@ -42,6 +43,12 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "sftp_max_handles" => in_range(ssh.sftp_max_handles, 4..=1000, "handles"),
         "version_string" => version_string(&ssh.version_string),
         "banner" => in_range(ssh.banner.as_ref().map_or(0, String::len), 0..=MAX_BANNER, "bytes"),
+        "kbd_interactive_name" => in_range(ssh.kbd_interactive_name.len(), 0..=MAX_QUESTION, "bytes"),
+        "kbd_interactive_instruction" => {
+            in_range(ssh.kbd_interactive_instruction.len(), 0..=MAX_QUESTION, "bytes")
+        }
+        "kbd_interactive_prompt" => in_range(ssh.kbd_interactive_prompt.len(), 1..=MAX_QUESTION, "bytes"),
+        "password_tries" => in_range(ssh.password_tries, 1..=20, "passwords"),
         "motd" => absolute(&ssh.motd),
         "kex_algorithms" => algorithms(Kind::Kex, &ssh.kex_algorithms),
         "ciphers" => algorithms(Kind::Cipher, &ssh.ciphers),
@@ -113,6 +120,27 @@ pub fn subsystem(name: &str, words: &[String]) -> Verdict {
     }
 }
 
+/// A user with a password.
+pub fn user(name: &str, user: &User) -> Verdict {
+    user_name(name)?;
+    match (&user.password_hash, &user.password) {
+        (Some(hash), None) => check_password_hash(hash.expose()).map(|()| Vec::new()).map_err(str::to_owned),
+        (None, Some(plain)) if plain.expose().len() <= MAX_PASSWORD => fine(),
+        (None, Some(_)) => refuse("the password is longer than 512 bytes"),
+        _ => refuse("needs either password_hash or password"),
+    }
+}
+
+/// A name that a user may have.
+pub fn user_name(name: &str) -> Result<(), String> {
+    let good = (1..=MAX_NAME).contains(&name.len()) && !name.contains(|c: char| c == ':' || c.is_control());
+    if good {
+        Ok(())
+    } else {
+        Err("the name must be 1 to 64 bytes, without `:` and control characters".into())
+    }
+}
+
 /// An IP address, in brackets or not, a link-local one with its zone; or `*` or `localhost`.
 pub fn listen_address(text: &str) -> Result<(), String> {
     let plain = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
@@ -127,6 +155,8 @@ pub fn listen_address(text: &str) -> Result<(), String> {
 const MAX_ZONE: usize = 16;
 const MAX_NAME: usize = 64;
 const MAX_BANNER: usize = 2048;
+/// Of a text that is shown where a password is asked for.
+const MAX_QUESTION: usize = 1024;
 const MAX_VERSION: usize = 200;
 const MAX_WAIT: u64 = 86_400;
 /// Shorter, and a slow board would never finish starting.

@@ -31,7 +31,10 @@ pub fn server_config(ssh: &Ssh, keys: Vec<PrivateKey>) -> RusshConfig {
     let alive = ssh.client_alive_interval;
     RusshConfig {
         server_id: SshId::Standard(Cow::Owned(ssh.version_string.clone())),
-        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        // What can succeed now is said with each refusal; these are all that are asked about.
+        methods: MethodSet::from(
+            &[MethodKind::PublicKey, MethodKind::KeyboardInteractive, MethodKind::Password][..],
+        ),
         // Refusals are answered at once: five keys of an agent that do not fit must not cost five seconds.
         auth_rejection_time: std::time::Duration::ZERO,
         auth_rejection_time_initial: Some(std::time::Duration::ZERO),

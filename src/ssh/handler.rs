@@ -1,34 +1,34 @@
 //! What a client asks for, and what it gets: the callbacks of russh for one connection.
 //!
-//! Each of them runs inside the loop that reads and writes the connection, so nothing here waits: sessions run
-//! in tasks of their own.
+//! Each of them runs inside the loop that reads and writes the connection, so nothing here waits once it has
+//! logged in: sessions run in tasks of their own.
 
+mod authentication;
+
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use russh::keys::{Algorithm, HashAlg};
+use russh::keys::HashAlg;
 use russh::server::{
-    Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session as RusshSession, VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, Session as RusshSession, VerifiedPublicKey,
 };
-use russh::{
-    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind, MethodSet, Pty, Sig,
-};
+use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, Pty, Sig};
 use thiserror::Error;
 use tracing::{debug, info, warn};
+use zeroize::Zeroizing;
 
-use super::authorized_keys::{AuthorizedKey, KeyList, Options};
+use super::authorized_keys::Options;
 use super::channel::flow::Flow;
 use super::channel::pty::Terminal;
 use super::channel::{Controls, Job, Session, environment};
 use super::connection::admission::Progress;
 use super::connection::{Connection, Login, Service};
+use super::display;
+use super::passwords::Users;
 use super::server::{Server, Settings};
 use super::subsystem::Subsystem;
-use super::{algorithms, display};
 use crate::config;
-
-/// The command of a key that is for our SFTP server alone (sshd_config(5), ForceCommand).
-const INTERNAL_SFTP: &[u8] = b"internal-sftp";
 
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
 #[derive(Debug, Error)]
@@ -48,6 +48,7 @@ pub struct Handler {
     /// The last offer was good; a signature is to follow, and is counted already.
     has_offered: bool,
     login: Option<Login>,
+    wrong_passwords: u32,
     /// What the key that logged in may do.
     options: Options,
     /// A login of our own that may do nothing (see `probe`).
@@ -78,48 +79,11 @@ impl Handler {
             tries: 0,
             has_offered: false,
             login: None,
+            wrong_passwords: 0,
             options: Options::default(),
             is_probe: false,
             channels: HashMap::new(),
         }
-    }
-
-    fn reject(&self) -> Auth {
-        // Named again each time, or russh takes a refused method off the list.
-        Auth::Reject {
-            proceed_with_methods: Some(MethodSet::from(&[MethodKind::PublicKey][..])),
-            partial_success: false,
-        }
-    }
-
-    fn refuse(&self, user: &str, reason: &str) {
-        let peer = self.connection.peer;
-        if let Some(unnamed) = self.server.count_failure(peer.ip()) {
-            let user = display::name(user);
-            info!(%peer, user, method = "publickey", reason, unnamed, "ssh.auth.fail");
-        }
-    }
-
-    /// Whether this key may log in as this user, and who says so.
-    fn authorize(
-        &self,
-        user: &str,
-        key: &russh::keys::PublicKey,
-        algorithm: &Algorithm,
-    ) -> Result<AuthorizedKey, &'static str> {
-        let ssh = &self.settings.config.ssh;
-        if !ssh.allow_users.is_empty() && !ssh.allow_users.iter().any(|allowed| allowed == user) {
-            return Err("user not in allow_users");
-        }
-        if !algorithms::accepted_key_algorithms(ssh).contains(algorithm) {
-            return Err("key type or signature not in pubkey_accepted_algorithms");
-        }
-        let list = KeyList::collect(&self.settings.config);
-        self.server.report_key_faults(&list);
-        if list.keys.is_empty() {
-            self.server.remind_of_missing_keys();
-        }
-        list.authorize(key, self.connection.peer.ip()).cloned()
     }
 
     /// The command of the client's key, told what the client asked for; else what `asked` makes of the
@@ -134,7 +98,7 @@ impl Handler {
         let Some(command) = self.options.command().map(|command| command.as_bytes().to_vec()) else {
             return asked(&settings.config.ssh).filter(|_| self.options.allow_programs());
         };
-        if command == INTERNAL_SFTP {
+        if command == config::INTERNAL_SFTP.as_bytes() {
             return Subsystem::find("sftp", &settings.config.ssh, Service::Ssh).map(Job::Subsystem);
         }
         self.prepared(id)?.environment.original_command = original.map(<[u8]>::to_vec);
@@ -170,16 +134,6 @@ impl Handler {
         Ok(())
     }
 
-    /// Counts an attempt to prove a key, and says whether it may be made; with one too many the connection ends.
-    async fn may_try(&mut self) -> bool {
-        self.tries += 1;
-        let may = self.tries <= self.settings.config.ssh.max_auth_tries;
-        if !may {
-            self.connection.disconnect("Too many authentication failures").await;
-        }
-        may
-    }
-
     fn prepared(&mut self, id: ChannelId) -> Option<&mut Prepared> {
         match self.channels.get_mut(&id) {
             Some(Slot::Prepared(prepared)) => Some(prepared),
@@ -205,8 +159,43 @@ impl russh::server::Handler for Handler {
         Ok(self.settings.config.ssh.banner.clone())
     }
 
-    async fn auth_none(&mut self, _user: &str) -> Result<Auth, Error> {
-        Ok(self.reject())
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
+        let users = Users::collect(&self.settings.config);
+        if !users.has_empty_password(user) || self.may_be(user).is_err() {
+            return Ok(self.reject());
+        }
+        warn!(peer = %self.connection.peer, user = display::name(user), method = "none", "ssh.auth.ok: without a password");
+        self.login = Some(Login { user: display::name(user), fingerprint: "none".into() });
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
+        if !self.settings.config.ssh.password_authentication {
+            return Ok(self.reject());
+        }
+        Ok(self.check_password(user, "password", password.as_bytes()).await)
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Error> {
+        let ssh = &self.settings.config.ssh;
+        if !ssh.kbd_interactive_authentication || Users::collect(&self.settings.config).is_empty() {
+            return Ok(self.reject());
+        }
+        let Some(mut response) = response else {
+            let said = |text: &str| Cow::Owned(text.replace("%u", &display::name(user)));
+            return Ok(Auth::Partial {
+                name: said(&ssh.kbd_interactive_name),
+                instructions: said(&ssh.kbd_interactive_instruction),
+                prompts: Cow::Owned(vec![(said(&ssh.kbd_interactive_prompt), false)]),
+            });
+        };
+        let password = Zeroizing::new(response.next().unwrap_or_default().to_vec());
+        Ok(self.check_password(user, "keyboard-interactive", &password).await)
     }
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
@@ -221,7 +210,7 @@ impl russh::server::Handler for Handler {
             }
             Ok(_) => Ok(self.reject()),
             Err(reason) => {
-                self.refuse(user, reason);
+                self.refuse(user, "publickey", reason);
                 Ok(self.reject())
             }
         }
@@ -241,7 +230,7 @@ impl russh::server::Handler for Handler {
                     entry.source.to_string()
                 }
                 Err(reason) => {
-                    self.refuse(user, reason);
+                    self.refuse(user, "publickey", reason);
                     return Ok(self.reject());
                 }
             }

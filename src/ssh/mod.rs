@@ -13,6 +13,7 @@ mod failures;
 mod handler;
 pub mod host_keys;
 pub mod keys;
+pub mod passwords;
 pub mod probe;
 #[cfg(debug_assertions)]
 mod provoke;

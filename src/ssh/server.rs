@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info};
+use zeroize::Zeroizing;
 
 use super::authorized_keys::{KeyList, Reported};
 use super::channel::Controls;
@@ -20,6 +21,7 @@ use super::connection::Connection;
 use super::connection::admission::{self, Admission, ConnectionId, Progress};
 use super::failures::Failures;
 use super::host_keys::HostKeys;
+use super::passwords::{Check, Users};
 use super::{algorithms, probe};
 use crate::config::{Config, Source};
 use crate::{sys, systemd};
@@ -32,7 +34,9 @@ const STRANGERS_SHARE: usize = 4;
 /// Descriptors that strangers do not get: what the owner's session needs when all others are in use.
 const DESCRIPTORS_KEPT: usize = 16;
 /// How often the log says that nobody can log in.
-const NO_KEYS_REMINDER: std::time::Duration = std::time::Duration::from_secs(60);
+const NO_KEYS_REMINDER: Duration = Duration::from_secs(60);
+/// Passwords that are checked at the same time.
+const MAX_PASSWORD_CHECKS: usize = 4;
 
 /// The configuration in force, and what was made of it. New connections get the newest.
 pub struct Settings {
@@ -65,6 +69,7 @@ pub struct Server {
     last_no_keys_reminder: Mutex<Option<Instant>>,
     reported: Mutex<Reported>,
     failures: Mutex<Failures>,
+    password_checks: Semaphore,
     jobs: Mutex<Vec<Weak<Controls>>>,
     served: AtomicBool,
     listening: Mutex<Vec<String>>,
@@ -86,6 +91,7 @@ impl Server {
             last_no_keys_reminder: Mutex::new(None),
             reported: Mutex::default(),
             failures: Mutex::default(),
+            password_checks: Semaphore::new(MAX_PASSWORD_CHECKS),
             jobs: Mutex::default(),
             served: AtomicBool::new(false),
             listening: Mutex::default(),
@@ -232,6 +238,23 @@ impl Server {
         lock(&self.failures).count(admission::Source::of(address), Instant::now())
     }
 
+    /// Checks a password beside the work; refused while too many are being checked, so that a flood of them
+    /// costs a bounded share of the processors.
+    pub async fn check_password(&self, check: Check, password: Vec<u8>) -> Result<(), &'static str> {
+        let Ok(_place) = self.password_checks.try_acquire() else { return Err("too many passwords at once") };
+        let password = Zeroizing::new(password);
+        let checked = tokio::task::spawn_blocking(move || check.is_right(&password)).await;
+        if checked.unwrap_or(false) { Ok(()) } else { Err("wrong password, or no such user") }
+    }
+
+    /// How long a wrong password waits for its answer: a second, more or less by a fifth.
+    pub fn refusal_delay(&self) -> Duration {
+        let mut random = [0; 2];
+        // Without randomness it is the shortest.
+        let _ = getrandom::fill(&mut random);
+        Duration::from_millis(800 + u64::from(u16::from_le_bytes(random)) * 400 / u64::from(u16::MAX))
+    }
+
     /// Says how to add a key, at most once a minute.
     pub fn remind_of_missing_keys(&self) {
         let mut last = lock(&self.last_no_keys_reminder);
@@ -248,7 +271,8 @@ impl Server {
     /// Says so as long as nobody can log in, tried or not. Runs as long as the worker.
     pub async fn watch_for_missing_keys(&self) {
         loop {
-            if KeyList::collect(&self.settings().config).keys.is_empty() {
+            let config = &self.settings().config;
+            if KeyList::collect(config).keys.is_empty() && Users::collect(config).is_empty() {
                 self.remind_of_missing_keys();
             }
             tokio::time::sleep(NO_KEYS_REMINDER).await;

@@ -54,7 +54,7 @@ pub enum Service {
 #[derive(Clone, Debug)]
 pub struct Login {
     pub user: String,
-    /// `SHA256:…` of the key.
+    /// `SHA256:…` of the key, or the method that needed none.
     pub fingerprint: String,
 }
 

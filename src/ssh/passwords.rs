@@ -1,0 +1,80 @@
+//! Who may log in with a password: the users of the configuration, and those of this boot.
+//!
+//! The latter are a file in runtime_dir, which `myelin users` writes and each login reads, so they outlive the
+//! worker and not the reboot.
+
+pub mod command;
+mod hash;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use tracing::warn;
+
+pub use hash::Check;
+
+use crate::config::{Config, Secret, User};
+use crate::files;
+
+/// How much of the file is read.
+const MAX_FILE: u64 = 64 << 10;
+
+/// The users of this moment.
+#[derive(Clone, Debug)]
+pub struct Users {
+    all: BTreeMap<String, User>,
+    permit_empty: bool,
+}
+
+impl Users {
+    pub fn collect(config: &Config) -> Self {
+        let mut all = config.ssh.users.clone();
+        all.extend(of_this_boot(config));
+        let permit_empty = config.ssh.permit_empty_passwords;
+        all.retain(|_, user| permit_empty || !hash::is_empty(user));
+        Self { all, permit_empty }
+    }
+
+    /// Whether a password can let anybody in, so that it is worth asking for one.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// What is to be known for a check of this user's password. An unknown name costs as much time.
+    pub fn entry(&self, name: &str) -> Check {
+        Check::new(self.all.get(name).cloned())
+    }
+
+    /// Whether this user needs none at all.
+    pub fn has_empty_password(&self, name: &str) -> bool {
+        self.permit_empty && self.all.get(name).is_some_and(hash::is_empty)
+    }
+}
+
+/// Where users that were added at run time stand: `NAME = "HASH"`.
+pub fn file(config: &Config) -> PathBuf {
+    config.runtime_dir.join("users.toml")
+}
+
+/// Those users. A broken file has none; it is ours alone, so that is said and no more.
+fn of_this_boot(config: &Config) -> BTreeMap<String, User> {
+    let path = file(config);
+    let bytes = match files::read_limited(&path, MAX_FILE) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return BTreeMap::new(),
+        Err(error) => {
+            warn!(%error, "users added at run time cannot log in");
+            return BTreeMap::new();
+        }
+    };
+    match toml::from_str::<BTreeMap<String, Secret>>(&String::from_utf8_lossy(&bytes)) {
+        Ok(users) => users
+            .into_iter()
+            .map(|(name, hash)| (name, User { password_hash: Some(hash), password: None }))
+            .collect(),
+        Err(_) => {
+            warn!(path = %path.display(), "the file of users is broken: add them again with `myelin users add`");
+            BTreeMap::new()
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `myelin users`: passwords that last until the reboot.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use zeroize::Zeroizing;
+
+use super::{MAX_FILE, file, hash};
+use crate::config::{self, Config, MAX_PASSWORD, Source};
+use crate::files::{self, FileLock};
+
+/// How long another `myelin users` may take.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// 16 characters of 5 bits.
+const GENERATED_BYTES: usize = 10;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show who may log in with a password, and where that is said.
+    List,
+    /// Let a user log in with a password until the reboot; a new password replaces the old one.
+    Add {
+        name: String,
+        /// Make a password and print it, once.
+        #[arg(long, conflicts_with = "password_stdin")]
+        generate: bool,
+        /// Read the password from stdin, up to the end of the line.
+        #[arg(long, required_unless_present = "generate")]
+        password_stdin: bool,
+    },
+    /// Take a user of this boot away; connections stay.
+    Remove { name: String },
+}
+
+pub fn main(source: &Source, command: Command) -> ExitCode {
+    let config = config::load(source).config;
+    let done = match command {
+        Command::List => list(&config),
+        Command::Add { name, generate, password_stdin: _ } => add(&config, &name, generate),
+        Command::Remove { name } => remove(&config, &name),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("myelin: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list(config: &Config) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for name in config.ssh.users.keys() {
+        writeln!(out, "{name}  configuration")?;
+    }
+    for name in read(&file(config))?.keys() {
+        writeln!(out, "{name}  until the reboot")?;
+    }
+    Ok(())
+}
+
+fn add(config: &Config, name: &str, generate: bool) -> anyhow::Result<()> {
+    config::check_user_name(name).map_err(anyhow::Error::msg)?;
+    let password = if generate { generated()? } else { from_stdin()? };
+    let hash = hash::make(password.as_bytes()).context("no hash can be made: is there no randomness?")?;
+    change(config, |users| {
+        users.insert(name.to_owned(), hash);
+        Ok(())
+    })?;
+    if generate {
+        println!("{}", password.as_str());
+    }
+    if !config.ssh.password_authentication && !config.ssh.kbd_interactive_authentication {
+        eprintln!("myelin: warning: passwords are switched off in the configuration");
+    }
+    Ok(())
+}
+
+fn remove(config: &Config, name: &str) -> anyhow::Result<()> {
+    change(config, |users| {
+        if users.remove(name).is_none() {
+            bail!("no user {name} was added since the boot; see: myelin users list");
+        }
+        Ok(())
+    })?;
+    if config.ssh.users.contains_key(name) {
+        bail!("{name} is also in the configuration ([ssh.users]) and may still log in: remove it there");
+    }
+    Ok(())
+}
+
+fn change(
+    config: &Config,
+    edit: impl FnOnce(&mut BTreeMap<String, String>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let path = file(config);
+    files::make_dir(&config.runtime_dir, 0o755)?;
+    let _lock = FileLock::wait(&path.with_extension("lock"), LOCK_WAIT)?;
+    let mut users = read(&path)?;
+    edit(&mut users)?;
+    let mut text = String::new();
+    for (name, hash) in &users {
+        // A name has no quote in it, and JSON's texts are TOML's.
+        text.push_str(&format!("{} = {}\n", serde_json::to_string(name)?, serde_json::to_string(hash)?));
+    }
+    if text.len() as u64 > MAX_FILE {
+        bail!("there are too many users: remove some first");
+    }
+    Ok(files::write_atomic(&path, text.as_bytes(), 0o600)?)
+}
+
+fn read(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    match files::read_limited(path, MAX_FILE) {
+        Ok(bytes) => toml::from_str(&String::from_utf8_lossy(&bytes))
+            .ok()
+            .with_context(|| format!("{} is broken: remove it", path.display())),
+        Err(error) if error.is_not_found() => Ok(BTreeMap::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn generated() -> anyhow::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; GENERATED_BYTES]);
+    getrandom::fill(bytes.as_mut()).ok().context("there is no randomness")?;
+    Ok(Zeroizing::new(data_encoding::BASE32_NOPAD.encode(bytes.as_ref()).to_ascii_lowercase()))
+}
+
+fn from_stdin() -> anyhow::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    io::stdin().take(MAX_PASSWORD as u64 + 3).read_to_end(&mut bytes).context("reading stdin")?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let text = std::str::from_utf8(line).context("the password is not UTF-8")?;
+    let text = text.trim_end_matches('\r');
+    if text.is_empty() {
+        bail!("the password is empty");
+    }
+    if text.len() > MAX_PASSWORD {
+        bail!("the password is longer than {MAX_PASSWORD} bytes");
+    }
+    Ok(Zeroizing::new(text.to_owned()))
+}
