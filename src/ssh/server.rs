@@ -289,8 +289,8 @@ impl Server {
 
 /// How many descriptors this process may have.
 fn descriptors() -> usize {
-    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
-    usize::try_from(soft).unwrap_or(usize::MAX)
+    let limits = getrlimit(Resource::RLIMIT_NOFILE);
+    limits.map_or(usize::MAX, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
 }
 
 /// That a connection is on the server's lists.

@@ -142,8 +142,8 @@ fn write_block(location: &Location, bytes: &[u8]) -> Result<(), BlockError> {
     file.write_all_at(bytes, offset).map_err(failed)?;
     file.sync_data().map_err(failed)?;
     // Else the comparison would only see the page cache. Where that is not possible it still sees that.
-    let length = i64::try_from(bytes.len()).unwrap_or(0);
-    let _ = posix_fadvise(&file, offset.cast_signed(), length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    let (at, length) = (offset.try_into().unwrap_or(0), bytes.len().try_into().unwrap_or(0));
+    let _ = posix_fadvise(&file, at, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     if read_from(&file, location)? != bytes {
         return Err(BlockError::ReadBack { path: path.clone(), offset });
     }
