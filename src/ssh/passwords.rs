@@ -67,14 +67,19 @@ fn of_this_boot(config: &Config) -> BTreeMap<String, User> {
             return BTreeMap::new();
         }
     };
-    match toml::from_str::<BTreeMap<String, Secret>>(&String::from_utf8_lossy(&bytes)) {
-        Ok(users) => users
-            .into_iter()
-            .map(|(name, hash)| (name, User { password_hash: Some(hash), password: None }))
-            .collect(),
-        Err(_) => {
-            warn!(path = %path.display(), "the file of users is broken: add them again with `myelin users add`");
-            BTreeMap::new()
-        }
-    }
+    let Some(users) = parse(&String::from_utf8_lossy(&bytes)) else {
+        warn!(path = %path.display(), "the file of users is broken: add them again with `myelin users add`");
+        return BTreeMap::new();
+    };
+    let user = |hash| User { password_hash: Some(Secret::new(hash)), password: None };
+    users.into_iter().map(|(name, hash)| (name, user(hash))).collect()
+}
+
+/// Names and hashes of the file; `None` when it is broken.
+fn parse(text: &str) -> Option<BTreeMap<String, String>> {
+    let table = toml::de::DeTable::parse(text).ok()?.into_inner();
+    table
+        .into_iter()
+        .map(|(name, hash)| Some((name.into_inner().into_owned(), hash.get_ref().as_str()?.to_owned())))
+        .collect()
 }

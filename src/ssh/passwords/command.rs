@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use zeroize::Zeroizing;
 
-use super::{MAX_FILE, file, hash};
+use super::{MAX_FILE, file, hash, parse};
 use crate::config::{self, Config, MAX_PASSWORD, Source};
 use crate::files::{self, FileLock};
 
@@ -116,8 +116,7 @@ fn change(
 
 fn read(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     match files::read_limited(path, MAX_FILE) {
-        Ok(bytes) => toml::from_str(&String::from_utf8_lossy(&bytes))
-            .ok()
+        Ok(bytes) => parse(&String::from_utf8_lossy(&bytes))
             .with_context(|| format!("{} is broken: remove it", path.display())),
         Err(error) if error.is_not_found() => Ok(BTreeMap::new()),
         Err(error) => Err(error.into()),
