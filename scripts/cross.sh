@@ -3,7 +3,7 @@
 #
 #   scripts/cross.sh TARGET [build|run|rustc|test [CARGO-ARGUMENTS...]]     (default: build --release --locked)
 #
-#   -> target/cross/TARGET/release/myelin, after a build
+#   -> target/cross/TARGET/release/myelin after a build, target/cross/TARGET/rustc/myelin after rustc
 #
 # Two questions are answered apart:
 #
@@ -161,4 +161,8 @@ say "$target by $("${RUSTC:-rustc}" -V) ($rust)"
 cd "$TOP" || exit
 "$cargo" "$verb" --target "$triple" "$@"
 built=$CARGO_TARGET_DIR/$target/release/myelin
-[ "$subcommand" != build ] || [ ! -e "$built" ] || install -D "$built" "target/cross/$target/release/myelin"
+[ -e "$built" ] || exit 0
+case $subcommand in
+    build) install -D "$built" "target/cross/$target/release/myelin" ;;
+    rustc) install -D "$built" "target/cross/$target/rustc/myelin" ;;
+esac
