@@ -242,7 +242,7 @@ fn the_supervisor_gives_the_service_manager_signs_of_life() {
     let environment = format!("NOTIFY_SOCKET={path}");
     let mut device =
         Device::start_wrapped(folder, &["env", &environment, "WATCHDOG_USEC=600000"], &public, "", "");
-    device.assert_reachable();
+    device.wait_until_it_answers();
     signal(device.worker(), "STOP");
     let mut signs = 0;
     while signs < 4 {

@@ -129,7 +129,7 @@ impl Device {
     /// Asserts that the key can still log in and do something.
     pub fn assert_reachable(&self) {
         let output = self.run("echo reachable");
-        assert_eq!(text(&output.stdout), "reachable\n", "log:\n{}", self.log());
+        assert_eq!(text(&output.stdout), "reachable\n", "{output:?}\nlog:\n{}", self.log());
     }
 
     /// The pid of the ssh worker.
