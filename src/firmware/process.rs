@@ -15,8 +15,9 @@ use super::lock::UpdateLock;
 use super::program::FwupCommand;
 use crate::sys;
 
-/// Room for input between us and a fwup that is busy with its disk.
-const PIPE_SIZE: libc::c_int = 1 << 20;
+/// Room for input between us and a fwup that is busy with its disk. With more, its pages are not in the cache any more
+/// when they are used again, which costs more than it saves.
+const PIPE_SIZE: libc::c_int = 256 << 10;
 /// From SIGTERM to SIGKILL.
 const KILL_AFTER: Duration = Duration::from_secs(1);
 /// A process that waits for a failing disk does not even end by SIGKILL; it keeps the lock, but not us.
