@@ -21,6 +21,15 @@ impl Restricted {
         Self(device)
     }
 
+    /// A client of OpenSSH with this key alone.
+    fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(["-F", "none", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-i"]);
+        command.arg(self.0.path("restricted")).env_remove("SSH_AUTH_SOCK");
+        command.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+        command
+    }
+
     fn ssh_to(&self, host: &str, port: u16, options: &[&str], words: &[&str]) -> Output {
         let mut command = Command::new("ssh");
         command.args([
@@ -35,7 +44,7 @@ impl Restricted {
         ]);
         command.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-i"]);
         command.arg(self.0.path("restricted")).args(["-p", &port.to_string()]).args(options);
-        command.arg(format!("root@{host}")).args(words).env_remove("SSH_AUTH_SOCK");
+        command.arg(format!("root@{host}")).args(words);
         command.stdin(Stdio::null()).output().unwrap()
     }
 
@@ -151,21 +160,10 @@ fn a_key_for_updates_can_do_nothing_else() {
 fn a_key_for_files_can_do_nothing_else() {
     let device = Restricted::with("restrict,command=\"internal-sftp\"", "", "");
     fs::write(device.0.path("there"), "content").unwrap();
-    let mut sftp = Command::new("sftp");
-    sftp.args([
-        "-F",
-        "none",
-        "-o",
-        "IdentitiesOnly=yes",
-        "-o",
-        "BatchMode=yes",
-        "-o",
-        "StrictHostKeyChecking=no",
-    ]);
-    sftp.args(["-o", "UserKnownHostsFile=/dev/null", "-i"]).arg(device.0.path("restricted"));
+    let mut sftp = device.client("sftp");
     sftp.args(["-P", &device.0.port.to_string()]);
     sftp.arg(format!("root@127.0.0.1:{}", device.0.path("there").display())).arg(device.0.path("got"));
-    let output = sftp.env_remove("SSH_AUTH_SOCK").stdin(Stdio::null()).output().unwrap();
+    let output = sftp.stdin(Stdio::null()).output().unwrap();
     assert_eq!(fs::read_to_string(device.0.path("got")).unwrap_or_default(), "content", "{output:?}");
     let output = device.ssh(&[], &["echo no"]);
     assert!(!text(&output.stdout).contains("no"), "{output:?}");

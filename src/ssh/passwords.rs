@@ -8,6 +8,7 @@ mod hash;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Once;
 
 use tracing::warn;
 
@@ -18,6 +19,8 @@ use crate::files;
 
 /// How much of the file is read.
 const MAX_FILE: u64 = 64 << 10;
+/// That the file cannot be used.
+static SAID: Once = Once::new();
 
 /// The users of this moment.
 #[derive(Clone, Debug)]
@@ -56,19 +59,21 @@ pub fn file(config: &Config) -> PathBuf {
     config.runtime_dir.join("users.toml")
 }
 
-/// Those users. A broken file has none; it is ours alone, so that is said and no more.
+/// Those users. A file that cannot be used has none. That is said once a worker: strangers make us read it.
 fn of_this_boot(config: &Config) -> BTreeMap<String, User> {
     let path = file(config);
     let bytes = match files::read_limited(&path, MAX_FILE) {
         Ok(bytes) => bytes,
         Err(error) if error.is_not_found() => return BTreeMap::new(),
         Err(error) => {
-            warn!(%error, "users added at run time cannot log in");
+            SAID.call_once(|| warn!(%error, "users added at run time cannot log in"));
             return BTreeMap::new();
         }
     };
     let Some(users) = parse(&String::from_utf8_lossy(&bytes)) else {
-        warn!(path = %path.display(), "the file of users is broken: add them again with `myelin users add`");
+        SAID.call_once(|| {
+            warn!(path = %path.display(), "the file of users is broken: remove it, then `myelin users add` them again");
+        });
         return BTreeMap::new();
     };
     let user = |hash| User { password_hash: Some(Secret::new(hash)), password: None };

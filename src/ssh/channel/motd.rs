@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -17,6 +18,8 @@ use crate::firmware::status::Status;
 
 /// How long a login waits for it.
 const LIMIT: Duration = Duration::from_millis(50);
+/// How many are put together at the same time.
+static PLACES: Semaphore = Semaphore::const_new(4);
 /// How much of the file is shown.
 const MAX_FILE: u64 = 16 << 10;
 /// How many addresses are shown.
@@ -24,8 +27,14 @@ const MAX_ADDRESSES: usize = 6;
 
 /// The text, with the line ends of a terminal; empty when there is nothing to say or it would take too long.
 pub async fn text(config: &Config) -> String {
+    // Behind a disk that hangs they would collect, and take the threads that others need.
+    let Ok(place) = PLACES.try_acquire() else { return String::new() };
     let config = config.clone();
-    let told = timeout(LIMIT, spawn_blocking(move || tell(&config))).await;
+    let telling = spawn_blocking(move || {
+        let _place = place;
+        tell(&config)
+    });
+    let told = timeout(LIMIT, telling).await;
     told.ok().and_then(Result::ok).unwrap_or_default().replace('\n', "\r\n")
 }
 

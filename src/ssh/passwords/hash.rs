@@ -33,6 +33,7 @@ impl Check {
             (Some(user), Some(plain)) if user.password_hash.is_none() => {
                 plain.expose().as_bytes().ct_eq(password).into()
             }
+            (Some(user), _) if is_empty(user) => password.is_empty(),
             (Some(_), _) => hash_is_right,
         }
     }
@@ -96,6 +97,7 @@ mod tests {
         assert!(Check::new(Some(clear.clone())).is_right(b"open"));
         assert!(!Check::new(Some(clear)).is_right(b"opens"));
         assert!(!Check::new(Some(User::default())).is_right(b""));
+        assert!(user("").is_right(b"") && !user("").is_right(b"x"), "an empty hash is the empty password");
     }
 
     #[test]
