@@ -96,13 +96,13 @@ debian_compiler() {
 candidate() { APT_CONFIG=$conf apt-cache policy "$1" 2>/dev/null | awk '/Candidate:/ && $2 != "(none)" { print $2 }'; }
 
 # wrap PROGRAM: starts it with its own release's C library. For musl it looks for start files that only
-# rustup's libraries bring along; zig has better ones.
+# rustup's libraries bring along; zig has better ones. Build scripts are for this machine, whatever folder they are in.
 wrap() {
     loader=$(find "$compiler"/lib64 "$compiler"/usr/lib64 "$compiler"/lib -maxdepth 1 -name 'ld-linux*.so.*' 2>/dev/null | head -n 1)
     libraries=$(dirname "$(find "$compiler/usr/lib" -name 'librustc_driver-*.so' | head -n 1)")
     cat > "$compiler/$1" <<X
 #!/bin/sh
-case " \$* " in *-linux-musl*) set -- "\$@" -C link-self-contained=no ;; esac
+case " \$* " in *" --target "*-linux-musl*) set -- "\$@" -C link-self-contained=no ;; esac
 exec "$loader" --library-path "$libraries:$compiler/lib/${libraries##*/}:$compiler/usr/lib" "$compiler/usr/bin/$1" "\$@"
 X
     chmod +x "$compiler/$1"
