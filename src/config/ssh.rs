@@ -28,6 +28,12 @@ pub struct Ssh {
     pub authorized_keys_file: Vec<PathBuf>,
     /// One more such file, on the boot partition, which any computer can write.
     pub boot_partition_keys: BootPartitionKeys,
+    /// Files with the keys of authorities whose certificates let users in.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub trusted_user_ca_keys: Vec<PathBuf>,
+    /// Principals of such certificates that may log in, as any user. Empty: the user's own name.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub authorized_principals: Vec<String>,
     /// Ignore key files that others may write, unless nobody could log in then.
     pub strict_modes: bool,
     /// User names that may log in; empty means any.
@@ -41,6 +47,9 @@ pub struct Ssh {
     /// More host keys to read, which are never made or replaced.
     #[serde(deserialize_with = "values::comma_list")]
     pub host_key: Vec<PathBuf>,
+    /// Certificates of host keys.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub host_certificate: Vec<PathBuf>,
     /// The login shell of sessions without a command, and what runs commands (`SHELL -c COMMAND`).
     pub shell: Program,
     /// Whether commands may be run.
@@ -108,6 +117,8 @@ pub struct Ssh {
     pub max_sessions: usize,
     /// Signed or password attempts of one connection.
     pub max_auth_tries: u32,
+    /// Whether sources whose logins fail are kept away for a while.
+    pub per_source_penalties: bool,
     /// Time to log in.
     pub login_grace_time: Seconds,
     /// Time to send an identification string.
@@ -135,11 +146,14 @@ impl Default for Ssh {
             authorized_keys: Vec::new(),
             authorized_keys_file: Vec::new(),
             boot_partition_keys: BootPartitionKeys::Path("/boot/authorized_keys".into()),
+            trusted_user_ca_keys: Vec::new(),
+            authorized_principals: Vec::new(),
             strict_modes: true,
             allow_users: Vec::new(),
             host_key_dir: None,
             host_key_types: vec![HostKeyType::Ed25519],
             host_key: Vec::new(),
+            host_certificate: Vec::new(),
             shell: Program::Command(vec!["/bin/sh".into()]),
             exec: Program::Shell,
             sftp: true,
@@ -174,6 +188,7 @@ impl Default for Ssh {
             max_connections: 128,
             max_sessions: 8,
             max_auth_tries: 6,
+            per_source_penalties: true,
             login_grace_time: Seconds::from_secs(30),
             hello_timeout: Seconds::from_secs(10),
             unused_connection_timeout: Seconds::from_secs(60),

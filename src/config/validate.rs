@@ -35,6 +35,8 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
             BootPartitionKeys::Disabled => fine(),
         },
         "host_key" => all_absolute(&ssh.host_key),
+        "host_certificate" => all_absolute(&ssh.host_certificate),
+        "trusted_user_ca_keys" => all_absolute(&ssh.trusted_user_ca_keys),
         "allow_users" => all(&ssh.allow_users, |user| (1..=MAX_NAME).contains(&user.len()), "a user name"),
         "shell" if ssh.shell == Program::Shell => refuse("must be a program, not \"shell\""),
         "sftp_root" => absolute_if_set(ssh.sftp_root.as_deref()),

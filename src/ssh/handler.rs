@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use russh::keys::HashAlg;
+use russh::keys::{Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, Session as RusshSession, VerifiedPublicKey,
 };
@@ -18,6 +18,7 @@ use thiserror::Error;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
+use self::authentication::Offer;
 use super::authorized_keys::Options;
 use super::channel::flow::Flow;
 use super::channel::pty::Terminal;
@@ -45,8 +46,8 @@ pub struct Handler {
     connection: Arc<Connection>,
     settings: Arc<Settings>,
     tries: u32,
-    /// The last offer was good; a signature is to follow, and is counted already.
-    has_offered: bool,
+    offer: Offer,
+    guesses: u32,
     login: Option<Login>,
     wrong_passwords: u32,
     /// What the key that logged in may do.
@@ -77,7 +78,8 @@ impl Handler {
             connection,
             settings,
             tries: 0,
-            has_offered: false,
+            offer: Offer::None,
+            guesses: 0,
             login: None,
             wrong_passwords: 0,
             options: Options::default(),
@@ -160,8 +162,10 @@ impl russh::server::Handler for Handler {
     }
 
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
-        let users = Users::collect(&self.settings.config);
-        if !users.has_empty_password(user) || self.may_be(user).is_err() {
+        #[cfg(debug_assertions)]
+        super::provoke::panic_if_asked(user, &self.connection);
+        let is_enough = Users::collect(&self.settings.config).has_empty_password(user);
+        if !is_enough || !self.takes_passwords() || self.may_be(user).is_err() {
             return Ok(self.reject());
         }
         warn!(peer = %self.connection.peer, user = display::name(user), method = "none", "ssh.auth.ok: without a password");
@@ -183,7 +187,7 @@ impl russh::server::Handler for Handler {
         response: Option<Response<'a>>,
     ) -> Result<Auth, Error> {
         let ssh = &self.settings.config.ssh;
-        if !ssh.kbd_interactive_authentication || Users::collect(&self.settings.config).is_empty() {
+        if !ssh.kbd_interactive_authentication || !self.takes_passwords() {
             return Ok(self.reject());
         }
         let Some(mut response) = response else {
@@ -205,10 +209,14 @@ impl russh::server::Handler for Handler {
         match self.authorize(user, offer.public_key, offer.algorithm) {
             // Nothing is heard of a wrong signature, so what may follow counts here.
             Ok(_) if self.may_try().await => {
-                self.has_offered = true;
+                self.offer = Offer::Good;
                 Ok(Auth::Accept)
             }
             Ok(_) => Ok(self.reject()),
+            Err(_) if self.may_have_certificate(user, offer.algorithm) => {
+                self.offer = Offer::Guess;
+                Ok(Auth::Accept)
+            }
             Err(reason) => {
                 self.refuse(user, "publickey", reason);
                 Ok(self.reject())
@@ -217,7 +225,7 @@ impl russh::server::Handler for Handler {
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
-        if !std::mem::take(&mut self.has_offered) && !self.may_try().await {
+        if self.take_offer() == Offer::None && !self.may_try().await {
             return Ok(self.reject());
         }
         self.is_probe = self.server.probe.take(key.public_key, &self.connection);
@@ -226,6 +234,7 @@ impl russh::server::Handler for Handler {
         } else {
             match self.authorize(user, key.public_key, key.algorithm) {
                 Ok(entry) => {
+                    self.server.trust(&self.connection);
                     self.options = entry.key.options().clone();
                     entry.source.to_string()
                 }
@@ -243,6 +252,39 @@ impl russh::server::Handler for Handler {
             key_type = %key.algorithm,
             fingerprint,
             source,
+            "ssh.auth.ok"
+        );
+        self.login = Some(Login { user: display::name(user), fingerprint });
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Error> {
+        if self.take_offer() == Offer::None && !self.may_try().await {
+            return Ok(self.reject());
+        }
+        let (source, options) = match self.authorize_certificate(user, certificate) {
+            Ok(authorized) => authorized,
+            Err(reason) => {
+                self.refuse(user, "publickey", reason);
+                return Ok(self.reject());
+            }
+        };
+        self.options = options;
+        self.server.trust(&self.connection);
+        let fingerprint = certificate.public_key().fingerprint(HashAlg::Sha256).to_string();
+        info!(
+            peer = %self.connection.peer,
+            user = display::name(user),
+            method = "publickey",
+            key_type = certificate.algorithm().to_certificate_type(),
+            fingerprint,
+            %source,
+            certificate = display::name(certificate.key_id()),
+            serial = certificate.serial(),
             "ssh.auth.ok"
         );
         self.login = Some(Login { user: display::name(user), fingerprint });

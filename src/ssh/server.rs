@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::{Notify, Semaphore};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use super::authorized_keys::{KeyList, Reported};
@@ -19,6 +19,7 @@ use super::channel::budget::Budget;
 use super::channel::flow::Budgets;
 use super::connection::Connection;
 use super::connection::admission::{self, Admission, ConnectionId, Progress};
+use super::connection::penalties::{self, Offence, Penalties, Standing};
 use super::failures::Failures;
 use super::host_keys::HostKeys;
 use super::passwords::{Check, Users};
@@ -50,7 +51,7 @@ pub struct Settings {
 impl Settings {
     pub fn new(source: &Source, config: Config, keys: HostKeys) -> Arc<Self> {
         let fingerprints = keys.fingerprints();
-        let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys));
+        let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys, keys.certificates));
         Arc::new(Self { source: source.clone(), config, russh, fingerprints })
     }
 }
@@ -69,6 +70,7 @@ pub struct Server {
     last_no_keys_reminder: Mutex<Option<Instant>>,
     reported: Mutex<Reported>,
     failures: Mutex<Failures>,
+    penalties: Mutex<Penalties>,
     password_checks: Semaphore,
     jobs: Mutex<Vec<Weak<Controls>>>,
     served: AtomicBool,
@@ -91,6 +93,7 @@ impl Server {
             last_no_keys_reminder: Mutex::new(None),
             reported: Mutex::default(),
             failures: Mutex::default(),
+            penalties: Mutex::default(),
             password_checks: Semaphore::new(MAX_PASSWORD_CHECKS),
             jobs: Mutex::default(),
             served: AtomicBool::new(false),
@@ -234,8 +237,32 @@ impl Server {
     }
 
     /// Counts a refused login, and says whether to log it, and how many were not logged before it.
-    pub fn count_failure(&self, address: std::net::IpAddr) -> Option<u64> {
+    pub fn count_failure(&self, address: IpAddr) -> Option<u64> {
         lock(&self.failures).count(admission::Source::of(address), Instant::now())
+    }
+
+    /// How somebody from `peer` is met.
+    pub fn standing(&self, peer: IpAddr, local: IpAddr) -> Standing {
+        if !self.settings().config.ssh.per_source_penalties || penalties::is_exempt(peer, local) {
+            return Standing::Free;
+        }
+        lock(&self.penalties).standing(admission::Source::of(peer), Instant::now())
+    }
+
+    /// The connection ended without a login, and did this before.
+    pub fn punish(&self, connection: &Connection, offence: Offence) {
+        if penalties::is_exempt(connection.peer.ip(), connection.local.ip()) {
+            return;
+        }
+        let source = admission::Source::of(connection.peer.ip());
+        if let Some(length) = lock(&self.penalties).punish(source, offence, Instant::now()) {
+            warn!(%source, seconds = length.as_secs(), reason = offence.name(), "ssh.penalty");
+        }
+    }
+
+    /// A key has logged in from there: a penalty leaves it the way in by keys.
+    pub fn trust(&self, connection: &Connection) {
+        lock(&self.penalties).trust(admission::Source::of(connection.peer.ip()), Instant::now());
     }
 
     /// Checks a password beside the work; refused while too many are being checked, so that a flood of them

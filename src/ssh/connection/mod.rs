@@ -3,6 +3,7 @@
 pub mod admission;
 mod guard;
 mod observer;
+pub mod penalties;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use crate::config::Ssh;
 use crate::sys;
 use admission::{ConnectionId, Progress};
 use guard::Guard;
+use penalties::{Offence, Standing};
 
 /// What all channels of one connection may hold in memory.
 const CONNECTION_MEMORY: usize = 4 << 20;
@@ -72,6 +74,7 @@ pub struct Connection {
     handle: OnceLock<Handle>,
     server: Arc<Server>,
     authenticated: AtomicBool,
+    offence: OnceLock<Offence>,
     has_room_for_the_end: AtomicBool,
     greeted: Notify,
     channels: AtomicUsize,
@@ -94,6 +97,11 @@ impl Connection {
         self.login.get_or_init(|| login);
         self.authenticated.store(true, Ordering::Relaxed);
         self.server.leave_admission(self.id, true);
+    }
+
+    /// Remembers what its source is punished for, should it end without a login.
+    pub fn note(&self, offence: Offence) {
+        self.offence.get_or_init(|| offence);
     }
 
     /// Lets our identification go out.
@@ -239,6 +247,10 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let local = stream.local_addr().unwrap_or(peer);
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+    if server.standing(peer.ip(), local.ip()) == Standing::Closed {
+        debug!(%peer, "closed: its source has a penalty");
+        return;
+    }
     set_options(&stream);
     let connection = Arc::new(Connection {
         id: server.next_id(),
@@ -253,6 +265,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
         handle: OnceLock::new(),
         server: Arc::clone(&server),
         authenticated: AtomicBool::new(false),
+        offence: OnceLock::new(),
         has_room_for_the_end: AtomicBool::new(false),
         greeted: Notify::new(),
         channels: AtomicUsize::new(0),
@@ -263,6 +276,14 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
     let entry = server.enter(&connection);
     let result = run(&server, &connection).await;
     drop(entry);
+    if matches!(result, Err(super::handler::Error::Protocol(russh::Error::Join(_)))) {
+        connection.note(Offence::Crash);
+    }
+    if let Some(&offence) = connection.offence.get()
+        && !connection.is_authenticated()
+    {
+        server.punish(&connection, offence);
+    }
     let reason = match result {
         Ok(()) => String::from("closed"),
         Err(error) => error.to_string(),
