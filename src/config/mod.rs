@@ -11,6 +11,7 @@ mod firmware;
 mod keys;
 mod layers;
 mod load;
+mod methods;
 mod recover;
 mod show;
 mod ssh;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use firmware::{Firmware, FwupProgram, SuccessAction};
 pub use load::{Loaded, Place, Problem, load};
+pub use methods::Method;
 pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
 pub use users::{MAX_PASSWORD, Secret, User, check_password_hash};
 pub use validate::user_name as check_user_name;

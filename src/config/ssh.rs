@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::methods::{AuthenticationMethods, Method};
 use super::users::User;
 use super::values::{self, Bytes, Octal, Seconds, TextOrList};
 
@@ -26,6 +27,10 @@ pub struct Ssh {
     pub authorized_keys: Vec<String>,
     /// Files with such lines, read at each login. Empty: `state_dir/ssh/authorized_keys`.
     pub authorized_keys_file: Vec<PathBuf>,
+    /// A program that prints such lines for a user and a key, and as whom it runs.
+    #[serde(deserialize_with = "values::words")]
+    pub authorized_keys_command: Vec<String>,
+    pub authorized_keys_command_user: String,
     /// One more such file, on the boot partition, which any computer can write.
     pub boot_partition_keys: BootPartitionKeys,
     /// Files with the keys of authorities whose certificates let users in.
@@ -68,6 +73,13 @@ pub struct Ssh {
     pub sftp_max_handles: usize,
     /// Who may log in with a password.
     pub users: BTreeMap<String, User>,
+    /// What somebody has to show to get in.
+    pub authentication_methods: AuthenticationMethods,
+    /// Whether keys count. While no password can let anybody in, they do in any case.
+    pub pubkey_authentication: bool,
+    /// A program that says whether a password is right, in place of `users`.
+    #[serde(deserialize_with = "values::words")]
+    pub auth_command: Vec<String>,
     /// Whether a password may be sent as such (RFC 4252 section 8).
     pub password_authentication: bool,
     /// Whether it may be asked for (RFC 4256).
@@ -145,6 +157,8 @@ impl Default for Ssh {
             address_family: AddressFamily::Any,
             authorized_keys: Vec::new(),
             authorized_keys_file: Vec::new(),
+            authorized_keys_command: Vec::new(),
+            authorized_keys_command_user: "nobody".into(),
             boot_partition_keys: BootPartitionKeys::Path("/boot/authorized_keys".into()),
             trusted_user_ca_keys: Vec::new(),
             authorized_principals: Vec::new(),
@@ -163,6 +177,9 @@ impl Default for Ssh {
             sftp_umask: Octal(0o022),
             sftp_max_handles: 64,
             users: BTreeMap::new(),
+            authentication_methods: AuthenticationMethods::default(),
+            pubkey_authentication: true,
+            auth_command: Vec::new(),
             password_authentication: true,
             kbd_interactive_authentication: true,
             kbd_interactive_name: "SSH server".into(),
@@ -198,6 +215,23 @@ impl Default for Ssh {
             spool_dir: None,
             legacy: Legacy::default(),
         }
+    }
+}
+
+impl Ssh {
+    /// Whether the configuration switches a method off.
+    pub fn disables(&self, method: Method) -> bool {
+        match method {
+            Method::PublicKey => !self.pubkey_authentication,
+            Method::Password => !self.password_authentication,
+            Method::KeyboardInteractive => !self.kbd_interactive_authentication,
+        }
+    }
+
+    /// The alternatives of `authentication_methods` that can be gone through.
+    pub fn possible_methods(&self) -> Vec<Vec<Method>> {
+        let possible = |list: &&Vec<Method>| !list.iter().any(|&method| self.disables(method));
+        self.authentication_methods.0.iter().filter(possible).cloned().collect()
     }
 }
 

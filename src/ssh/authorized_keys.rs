@@ -4,6 +4,7 @@
 //! that line or file and nothing else, and is named (`file:line`, never its content). Never writes.
 
 mod certificate;
+pub mod command;
 mod line;
 mod options;
 
@@ -51,6 +52,10 @@ fn boot_partition_file(config: &Config) -> Option<PathBuf> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     Config,
+    /// What authorized_keys_command said.
+    Command {
+        line: usize,
+    },
     File {
         path: PathBuf,
         line: usize,
@@ -66,7 +71,7 @@ impl Source {
     /// Whether it is a file in `folder`.
     pub fn lies_in(&self, folder: &Path) -> bool {
         match self {
-            Self::Config => false,
+            Self::Config | Self::Command { .. } => false,
             Self::File { path, .. } | Self::BootPartition { path, .. } => path.starts_with(folder),
         }
     }
@@ -76,6 +81,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config => f.write_str("config"),
+            Self::Command { line } => write!(f, "authorized_keys_command:{line}"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::BootPartition { path, line } => write!(f, "{}:{line} (boot partition)", path.display()),
         }

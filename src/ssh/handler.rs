@@ -4,12 +4,13 @@
 //! logged in: sessions run in tasks of their own.
 
 mod authentication;
+mod steps;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use russh::keys::{Certificate, HashAlg};
+use russh::keys::{Certificate, HashAlg, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, Session as RusshSession, VerifiedPublicKey,
 };
@@ -18,7 +19,7 @@ use thiserror::Error;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
-use self::authentication::Offer;
+use self::authentication::{Entrance, Offer, Proof};
 use super::authorized_keys::Options;
 use super::channel::flow::Flow;
 use super::channel::pty::Terminal;
@@ -26,10 +27,9 @@ use super::channel::{Controls, Job, Session, environment};
 use super::connection::admission::Progress;
 use super::connection::{Connection, Login, Service};
 use super::display;
-use super::passwords::Users;
 use super::server::{Server, Settings};
 use super::subsystem::Subsystem;
-use crate::config;
+use crate::config::{self, Method};
 
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
 #[derive(Debug, Error)]
@@ -46,6 +46,7 @@ pub struct Handler {
     connection: Arc<Connection>,
     settings: Arc<Settings>,
     tries: u32,
+    entrance: Entrance,
     offer: Offer,
     guesses: u32,
     login: Option<Login>,
@@ -73,11 +74,13 @@ struct Prepared {
 
 impl Handler {
     pub fn new(server: Arc<Server>, connection: Arc<Connection>, settings: Arc<Settings>) -> Self {
+        let entrance = Entrance::new("", settings.config.ssh.possible_methods());
         Self {
             server,
             connection,
             settings,
             tries: 0,
+            entrance,
             offer: Offer::None,
             guesses: 0,
             login: None,
@@ -164,8 +167,8 @@ impl russh::server::Handler for Handler {
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
         #[cfg(debug_assertions)]
         super::provoke::panic_if_asked(user, &self.connection);
-        let is_enough = Users::collect(&self.settings.config).has_empty_password(user);
-        if !is_enough || !self.takes_passwords() || self.may_be(user).is_err() {
+        self.begin(user);
+        if !self.needs_nothing(user) {
             return Ok(self.reject());
         }
         warn!(peer = %self.connection.peer, user = display::name(user), method = "none", "ssh.auth.ok: without a password");
@@ -174,10 +177,11 @@ impl russh::server::Handler for Handler {
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
-        if !self.settings.config.ssh.password_authentication {
+        self.begin(user);
+        if !self.takes(Method::Password) {
             return Ok(self.reject());
         }
-        Ok(self.check_password(user, "password", password.as_bytes()).await)
+        Ok(self.check_password(user, Method::Password, password.as_bytes()).await)
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -186,10 +190,11 @@ impl russh::server::Handler for Handler {
         _submethods: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, Error> {
-        let ssh = &self.settings.config.ssh;
-        if !ssh.kbd_interactive_authentication || !self.takes_passwords() {
+        self.begin(user);
+        if !self.takes(Method::KeyboardInteractive) {
             return Ok(self.reject());
         }
+        let ssh = &self.settings.config.ssh;
         let Some(mut response) = response else {
             let said = |text: &str| Cow::Owned(text.replace("%u", &display::name(user)));
             return Ok(Auth::Partial {
@@ -199,14 +204,18 @@ impl russh::server::Handler for Handler {
             });
         };
         let password = Zeroizing::new(response.next().unwrap_or_default().to_vec());
-        Ok(self.check_password(user, "keyboard-interactive", &password).await)
+        Ok(self.check_password(user, Method::KeyboardInteractive, &password).await)
     }
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
         if self.server.probe.is_probe(offer.public_key, &self.connection) {
             return Ok(Auth::Accept);
         }
-        match self.authorize(user, offer.public_key, offer.algorithm) {
+        self.begin(user);
+        if !self.takes(Method::PublicKey) {
+            return Ok(self.reject());
+        }
+        match self.authorize(user, offer.public_key, offer.algorithm).await {
             // Nothing is heard of a wrong signature, so what may follow counts here.
             Ok(_) if self.may_try().await => {
                 self.offer = Offer::Good;
@@ -218,44 +227,35 @@ impl russh::server::Handler for Handler {
                 Ok(Auth::Accept)
             }
             Err(reason) => {
-                self.refuse(user, "publickey", reason);
+                self.refuse(user, Method::PublicKey, reason);
                 Ok(self.reject())
             }
         }
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
-        if self.take_offer() == Offer::None && !self.may_try().await {
+        self.is_probe = self.server.probe.take(key.public_key, &self.connection);
+        if self.is_probe {
+            let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
+            info!(peer = %self.connection.peer, user = display::name(user), source = "probe", "ssh.auth.ok");
+            self.login = Some(Login { user: display::name(user), fingerprint });
+            return Ok(Auth::Accept);
+        }
+        self.begin(user);
+        if !self.takes(Method::PublicKey) || !self.may_prove().await {
             return Ok(self.reject());
         }
-        self.is_probe = self.server.probe.take(key.public_key, &self.connection);
-        let source = if self.is_probe {
-            String::from("probe")
-        } else {
-            match self.authorize(user, key.public_key, key.algorithm) {
-                Ok(entry) => {
-                    self.server.trust(&self.connection);
-                    self.options = entry.key.options().clone();
-                    entry.source.to_string()
-                }
-                Err(reason) => {
-                    self.refuse(user, "publickey", reason);
-                    return Ok(self.reject());
-                }
+        match self.authorize(user, key.public_key, key.algorithm).await {
+            Ok((source, options)) => {
+                self.options = options;
+                let proof = Proof::of_key(key.algorithm.to_string(), key.public_key, source);
+                Ok(self.pass(Method::PublicKey, proof))
             }
-        };
-        let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
-        info!(
-            peer = %self.connection.peer,
-            user = display::name(user),
-            method = "publickey",
-            key_type = %key.algorithm,
-            fingerprint,
-            source,
-            "ssh.auth.ok"
-        );
-        self.login = Some(Login { user: display::name(user), fingerprint });
-        Ok(Auth::Accept)
+            Err(reason) => {
+                self.refuse(user, Method::PublicKey, reason);
+                Ok(self.reject())
+            }
+        }
     }
 
     async fn auth_openssh_certificate(
@@ -263,32 +263,24 @@ impl russh::server::Handler for Handler {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, Error> {
-        if self.take_offer() == Offer::None && !self.may_try().await {
+        self.begin(user);
+        if !self.takes(Method::PublicKey) || !self.may_prove().await {
             return Ok(self.reject());
         }
-        let (source, options) = match self.authorize_certificate(user, certificate) {
-            Ok(authorized) => authorized,
-            Err(reason) => {
-                self.refuse(user, "publickey", reason);
-                return Ok(self.reject());
+        match self.authorize_certificate(user, certificate) {
+            Ok((source, options)) => {
+                self.options = options;
+                let key = PublicKey::new(certificate.public_key().clone(), "");
+                let mut proof = Proof::of_key(certificate.algorithm().to_certificate_type(), &key, source);
+                proof.certificate = Some(certificate.key_id().to_owned());
+                proof.serial = Some(certificate.serial());
+                Ok(self.pass(Method::PublicKey, proof))
             }
-        };
-        self.options = options;
-        self.server.trust(&self.connection);
-        let fingerprint = certificate.public_key().fingerprint(HashAlg::Sha256).to_string();
-        info!(
-            peer = %self.connection.peer,
-            user = display::name(user),
-            method = "publickey",
-            key_type = certificate.algorithm().to_certificate_type(),
-            fingerprint,
-            %source,
-            certificate = display::name(certificate.key_id()),
-            serial = certificate.serial(),
-            "ssh.auth.ok"
-        );
-        self.login = Some(Login { user: display::name(user), fingerprint });
-        Ok(Auth::Accept)
+            Err(reason) => {
+                self.refuse(user, Method::PublicKey, reason);
+                Ok(self.reject())
+            }
+        }
     }
 
     async fn auth_succeeded(&mut self, session: &mut RusshSession) -> Result<(), Error> {

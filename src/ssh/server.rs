@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
+use super::authorized_keys::command::KeyCommand;
 use super::authorized_keys::{KeyList, Reported};
 use super::channel::Controls;
 use super::channel::budget::Budget;
@@ -22,9 +23,9 @@ use super::connection::admission::{self, Admission, ConnectionId, Progress};
 use super::connection::penalties::{self, Offence, Penalties, Standing};
 use super::failures::Failures;
 use super::host_keys::HostKeys;
-use super::passwords::{Check, Users};
+use super::passwords::{self, Answer, Check, Users};
 use super::{algorithms, probe};
-use crate::config::{Config, Source};
+use crate::config::{Config, Method, Source};
 use crate::{sys, systemd};
 
 /// What all queues together may hold in memory and on disk.
@@ -51,6 +52,9 @@ pub struct Settings {
 impl Settings {
     pub fn new(source: &Source, config: Config, keys: HostKeys) -> Arc<Self> {
         let fingerprints = keys.fingerprints();
+        if config.ssh.possible_methods().is_empty() && !config.ssh.authentication_methods.0.is_empty() {
+            warn!("authentication_methods are all switched off by other keys: any method is enough");
+        }
         let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys, keys.certificates));
         Arc::new(Self { source: source.clone(), config, russh, fingerprints })
     }
@@ -60,6 +64,7 @@ impl Settings {
 pub struct Server {
     pub started: Instant,
     pub probe: probe::Expected,
+    pub key_command: KeyCommand,
     settings: RwLock<Arc<Settings>>,
     admission: Mutex<Admission>,
     connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
@@ -83,6 +88,7 @@ impl Server {
         Arc::new(Self {
             started: Instant::now(),
             probe: probe::Expected::default(),
+            key_command: KeyCommand::default(),
             settings: RwLock::new(settings),
             admission: Mutex::new(Admission::new(max_startups.min(descriptors() / STRANGERS_SHARE))),
             connections: Mutex::default(),
@@ -267,11 +273,28 @@ impl Server {
 
     /// Checks a password beside the work; refused while too many are being checked, so that a flood of them
     /// costs a bounded share of the processors.
-    pub async fn check_password(&self, check: Check, password: Vec<u8>) -> Result<(), &'static str> {
-        let Ok(_place) = self.password_checks.try_acquire() else { return Err("too many passwords at once") };
+    pub async fn check_password(&self, check: Check, password: Vec<u8>) -> Answer {
+        let Ok(_place) = self.password_checks.try_acquire() else { return Answer::TOO_MANY };
         let password = Zeroizing::new(password);
         let checked = tokio::task::spawn_blocking(move || check.is_right(&password)).await;
-        if checked.unwrap_or(false) { Ok(()) } else { Err("wrong password, or no such user") }
+        if checked.unwrap_or(false) {
+            Answer::Right
+        } else {
+            Answer::Wrong("wrong password, or no such user")
+        }
+    }
+
+    /// The same by a program of the image's own.
+    pub async fn ask_auth_command(
+        &self,
+        config: &Config,
+        user: &str,
+        peer: SocketAddr,
+        method: Method,
+        password: &[u8],
+    ) -> Answer {
+        let Ok(_place) = self.password_checks.try_acquire() else { return Answer::TOO_MANY };
+        passwords::ask(&config.ssh.auth_command, user, peer, method, password).await
     }
 
     /// How long a wrong password waits for its answer: a second, more or less by a fifth.
@@ -338,6 +361,6 @@ impl Drop for Entry {
 }
 
 /// A panic while a lock was held leaves maps that are still sound.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -120,8 +120,8 @@ pub enum LineError {
     #[error("keys of type {0} are not secure any more; make one with: ssh-keygen -t ed25519")]
     Obsolete(&'static str),
     #[error(
-        "keys of type {0} need the option no-touch-required, which is not supported yet: the touch of \
-         the security key cannot be checked; use a key of type ssh-ed25519"
+        "keys of type {0} need the option no-touch-required: whether the security key was touched cannot be \
+         checked here; put no-touch-required in front of the line"
     )]
     SecurityKey(&'static str),
     #[error(
@@ -150,9 +150,9 @@ pub fn parse_line(line: &str) -> Result<Option<Key>, LineError> {
     let Some(parts) = split(line)? else { return Ok(None) };
     let options = parts.options.map(Options::parse).transpose()?.unwrap_or_default();
     match parts.kind {
-        Kind::Accepted => decode(&parts).map(|key| Some(Key { options, ..key })),
+        Kind::SecurityKey if !options.allow_no_touch() => Err(LineError::SecurityKey(parts.name)),
+        Kind::Accepted | Kind::SecurityKey => decode(&parts).map(|key| Some(Key { options, ..key })),
         Kind::Obsolete => Err(LineError::Obsolete(parts.name)),
-        Kind::SecurityKey => Err(LineError::SecurityKey(parts.name)),
         Kind::Certificate => Err(LineError::Certificate),
     }
 }

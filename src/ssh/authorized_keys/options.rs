@@ -57,6 +57,10 @@ impl Options {
                 None => return Err(LineError::BadOption(name)),
             };
         }
+        if options.principals.is_some() && !options.authority {
+            // Without an authority nobody has principals, and the line means less than it says.
+            return Err(LineError::BadOption("principals"));
+        }
         Ok(options)
     }
 
@@ -295,6 +299,7 @@ mod tests {
             ("environment=\"A=b\"", LineError::Option("environment")),
             ("cert-authority=\"x\"", LineError::BadOption("cert-authority")),
             ("principals", LineError::BadOption("principals")),
+            ("principals=\"a\"", LineError::BadOption("principals")),
             ("principals=\"a\",principals=\"b\"", LineError::BadOption("principals")),
             ("no-such", LineError::UnknownOption),
             ("", LineError::UnknownOption),

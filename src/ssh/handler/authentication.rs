@@ -1,15 +1,17 @@
 //! Who gets in: keys and passwords, how often they may be tried, and what is said to those who do not.
 
-use russh::keys::{Algorithm, Certificate};
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 use russh::server::Auth;
 use russh::{MethodKind, MethodSet};
 use tracing::info;
 
 use super::Handler;
-use crate::ssh::authorized_keys::{AuthorizedKey, KeyList, Options, Source};
+use super::steps::Steps;
+use crate::config::Method;
+use crate::ssh::authorized_keys::{KeyList, Options};
 use crate::ssh::connection::Login;
 use crate::ssh::connection::penalties::{Offence, Standing};
-use crate::ssh::passwords::Users;
+use crate::ssh::passwords::{Answer, Users};
 use crate::ssh::{algorithms, display};
 
 /// Keys of one connection that are not listed and may be proved all the same, for one may have a certificate.
@@ -25,33 +27,130 @@ pub enum Offer {
     Guess,
 }
 
+/// What has shown who somebody is, for the log.
+#[derive(Default)]
+pub struct Proof {
+    pub key_type: Option<String>,
+    pub fingerprint: Option<String>,
+    /// Who says that the key may log in.
+    pub source: Option<String>,
+    pub certificate: Option<String>,
+    pub serial: Option<u64>,
+}
+
+impl Proof {
+    pub fn of_key(key_type: String, key: &PublicKey, source: String) -> Self {
+        let fingerprint = Some(key.fingerprint(HashAlg::Sha256).to_string());
+        Self { key_type: Some(key_type), fingerprint, source: Some(source), ..Self::default() }
+    }
+}
+
+/// How far somebody has come on the way in.
+pub struct Entrance {
+    user: String,
+    steps: Steps,
+    /// Of the key, if one was among the steps.
+    fingerprint: Option<String>,
+}
+
+impl Entrance {
+    pub fn new(user: &str, lists: Vec<Vec<Method>>) -> Self {
+        Self { user: user.to_owned(), steps: Steps::new(lists), fingerprint: None }
+    }
+}
+
 impl Handler {
     pub(super) fn reject(&self) -> Auth {
-        // Named again each time, or russh takes a refused method off the list.
-        let mut methods = vec![MethodKind::PublicKey];
-        let ssh = &self.settings.config.ssh;
-        if self.takes_passwords() {
-            let asked = ssh.kbd_interactive_authentication.then_some(MethodKind::KeyboardInteractive);
-            methods
-                .extend(asked.into_iter().chain(ssh.password_authentication.then_some(MethodKind::Password)));
-        }
-        Auth::Reject { proceed_with_methods: Some(MethodSet::from(&methods[..])), partial_success: false }
+        self.go_on(false)
     }
 
-    /// Whether a password can let anybody in here.
+    /// Names what may come next, each time, or russh takes a refused method off the list.
+    fn go_on(&self, partial_success: bool) -> Auth {
+        let kind = |method| match method {
+            Method::PublicKey => MethodKind::PublicKey,
+            Method::Password => MethodKind::Password,
+            Method::KeyboardInteractive => MethodKind::KeyboardInteractive,
+        };
+        let methods = Method::ALL.into_iter().filter(|&method| self.takes(method)).map(kind);
+        let methods = MethodSet::from(&methods.collect::<Vec<_>>()[..]);
+        Auth::Reject { proceed_with_methods: Some(methods), partial_success }
+    }
+
+    /// Somebody asks to be let in as `user`; for another name everything begins anew.
+    pub(super) fn begin(&mut self, user: &str) {
+        if self.entrance.user != user {
+            self.entrance = Entrance::new(user, self.settings.config.ssh.possible_methods());
+            self.options = Options::default();
+        }
+    }
+
+    /// Whether `method` can succeed now.
+    pub(super) fn takes(&self, method: Method) -> bool {
+        let ssh = &self.settings.config.ssh;
+        let can = match method {
+            Method::PublicKey => ssh.pubkey_authentication || !self.passwords_exist(),
+            _ => !ssh.disables(method) && self.takes_passwords(),
+        };
+        can && self.entrance.steps.allow(method)
+    }
+
+    fn passwords_exist(&self) -> bool {
+        let ssh = &self.settings.config.ssh;
+        let can_be_said = !ssh.disables(Method::Password) || !ssh.disables(Method::KeyboardInteractive);
+        can_be_said && !Users::collect(&self.settings.config).is_empty()
+    }
+
+    /// Whether a password can let anybody in here. With a penalty only somebody who has shown a key.
     pub(super) fn takes_passwords(&self) -> bool {
         let (peer, local) = (self.connection.peer.ip(), self.connection.local.ip());
-        !Users::collect(&self.settings.config).is_empty()
-            && self.server.standing(peer, local) == Standing::Free
+        self.passwords_exist()
+            && (self.entrance.fingerprint.is_some() || self.server.standing(peer, local) == Standing::Free)
     }
 
-    pub(super) fn refuse(&self, user: &str, method: &str, reason: &str) {
+    /// Whether no password at all is enough for this user.
+    pub(super) fn needs_nothing(&self, user: &str) -> bool {
+        Users::collect(&self.settings.config).has_empty_password(user)
+            && self.takes_passwords()
+            && self.entrance.steps.any_is_enough()
+            && self.may_be(user).is_ok()
+    }
+
+    /// `method` has succeeded: lets the user in, or asks for what is still missing.
+    pub(super) fn pass(&mut self, method: Method, proof: Proof) -> Auth {
+        if method == Method::PublicKey {
+            self.entrance.fingerprint.clone_from(&proof.fingerprint);
+        }
+        let is_enough = self.entrance.steps.pass(method);
+        info!(
+            peer = %self.connection.peer,
+            user = display::name(&self.entrance.user),
+            method = method.name(),
+            key_type = proof.key_type,
+            fingerprint = proof.fingerprint,
+            source = proof.source,
+            certificate = proof.certificate.as_deref().map(display::name),
+            serial = proof.serial,
+            "{}",
+            if is_enough { "ssh.auth.ok" } else { "ssh.auth.partial" }
+        );
+        if !is_enough {
+            return self.go_on(true);
+        }
+        if self.entrance.fingerprint.is_some() {
+            self.server.trust(&self.connection);
+        }
+        let fingerprint = self.entrance.fingerprint.take().unwrap_or_else(|| method.name().into());
+        self.login = Some(Login { user: display::name(&self.entrance.user), fingerprint });
+        Auth::Accept
+    }
+
+    pub(super) fn refuse(&self, user: &str, method: Method, reason: &str) {
         let peer = self.connection.peer;
         let is_known = self.may_be(user).is_ok();
         self.connection.note(if is_known { Offence::WrongCredentials } else { Offence::UnknownUser });
         if let Some(unnamed) = self.server.count_failure(peer.ip()) {
             let user = display::name(user);
-            info!(%peer, user, method, reason, unnamed, "ssh.auth.fail");
+            info!(%peer, user, method = method.name(), reason, unnamed, "ssh.auth.fail");
         }
     }
 
@@ -63,50 +162,60 @@ impl Handler {
         Ok(())
     }
 
-    /// Lets the user in if the password is right; else answers late, and ends the connection after a few.
-    pub(super) async fn check_password(&mut self, user: &str, method: &'static str, password: &[u8]) -> Auth {
-        if !self.takes_passwords() {
-            return self.reject();
-        }
-        let check = Users::collect(&self.settings.config).entry(user);
-        let right = self.server.check_password(check, password.to_vec()).await;
-        match self.may_be(user).and(right) {
-            Ok(()) => {
-                info!(peer = %self.connection.peer, user = display::name(user), method, "ssh.auth.ok");
-                self.login = Some(Login { user: display::name(user), fingerprint: method.into() });
-                Auth::Accept
+    /// Goes on with the user if the password is right; else answers late, and ends the connection after a few.
+    pub(super) async fn check_password(&mut self, user: &str, method: Method, password: &[u8]) -> Auth {
+        let users = Users::collect(&self.settings.config);
+        let answer = if self.settings.config.ssh.auth_command.is_empty() {
+            self.server.check_password(users.entry(user), password.to_vec()).await
+        } else {
+            let peer = self.connection.peer;
+            self.server.ask_auth_command(&self.settings.config, user, peer, method, password).await
+        };
+        let reason = match self.may_be(user).map(|()| answer) {
+            Ok(Answer::Right) => return self.pass(method, Proof::default()),
+            Ok(Answer::Wrong(reason)) | Err(reason) => reason,
+            Ok(Answer::Disconnect) => {
+                self.wrong_passwords = self.settings.config.ssh.password_tries;
+                "auth_command ends the connection"
             }
-            Err(reason) => {
-                self.refuse(user, method, reason);
-                self.wrong_passwords += 1;
-                // Not the same each time, so that nothing can be told from it (spec ssh.md 1.5.7).
-                tokio::time::sleep(self.server.refusal_delay()).await;
-                if self.wrong_passwords >= self.settings.config.ssh.password_tries {
-                    self.connection.disconnect("Too many authentication failures").await;
-                }
-                self.reject()
-            }
+        };
+        self.refuse(user, method, reason);
+        self.wrong_passwords += 1;
+        // Not the same each time, so that nothing can be told from it (spec ssh.md 1.5.7).
+        tokio::time::sleep(self.server.refusal_delay()).await;
+        if self.wrong_passwords >= self.settings.config.ssh.password_tries {
+            self.connection.disconnect("Too many authentication failures").await;
         }
+        self.reject()
     }
 
-    /// Whether this key may log in as this user, and who says so.
-    pub(super) fn authorize(
+    /// What the owner of this key may do if he logs in as this user, and who says so.
+    pub(super) async fn authorize(
         &self,
         user: &str,
-        key: &russh::keys::PublicKey,
+        key: &PublicKey,
         algorithm: &Algorithm,
-    ) -> Result<AuthorizedKey, &'static str> {
+    ) -> Result<(String, Options), &'static str> {
         self.may_be(user)?;
-        let ssh = &self.settings.config.ssh;
-        if !algorithms::accepted_key_algorithms(ssh).contains(algorithm) {
+        let config = &self.settings.config;
+        if !algorithms::accepted_key_algorithms(&config.ssh).contains(algorithm) {
             return Err("key type or signature not in pubkey_accepted_algorithms");
         }
-        let list = KeyList::collect(&self.settings.config);
+        let list = KeyList::collect(config);
         self.server.report_key_faults(&list);
-        if list.keys.is_empty() && Users::collect(&self.settings.config).is_empty() {
+        if list.keys.is_empty() && Users::collect(config).is_empty() {
             self.server.remind_of_missing_keys();
         }
-        list.authorize(key, self.connection.peer.ip()).cloned()
+        let peer = self.connection.peer.ip();
+        let reason = match list.authorize(key, peer) {
+            Ok(entry) => return Ok((entry.source.to_string(), entry.key.options().clone())),
+            Err(reason) => reason,
+        };
+        let list = self.server.key_command.keys(config, user, key).await;
+        match list.authorize(key, peer) {
+            Ok(entry) => Ok((entry.source.to_string(), entry.key.options().clone())),
+            Err(_) => Err(reason),
+        }
     }
 
     /// Whether somebody with a key that is not listed may have a certificate for it, which nobody knows before
@@ -121,23 +230,23 @@ impl Handler {
         may
     }
 
-    /// Whether this certificate lets in this user, who says so, and what he may do.
+    /// What the owner of this certificate may do if he logs in as this user, and who says so.
     pub(super) fn authorize_certificate(
         &self,
         user: &str,
         certificate: &Certificate,
-    ) -> Result<(Source, Options), &'static str> {
+    ) -> Result<(String, Options), &'static str> {
         self.may_be(user)?;
         let list = KeyList::collect(&self.settings.config);
         self.server.report_key_faults(&list);
         let (peer, size) = (self.connection.peer.ip(), self.settings.config.ssh.required_rsa_size);
         let (authority, options) = list.authorize_certificate(certificate, user, peer, size)?;
-        Ok((authority.source.clone(), options))
+        Ok((authority.source.to_string(), options))
     }
 
-    /// What was said of the key that is proved now.
-    pub(super) fn take_offer(&mut self) -> Offer {
-        std::mem::replace(&mut self.offer, Offer::None)
+    /// Whether a signature counts that has come now: one that was promised does, others while there are few.
+    pub(super) async fn may_prove(&mut self) -> bool {
+        std::mem::replace(&mut self.offer, Offer::None) != Offer::None || self.may_try().await
     }
 
     /// Counts an attempt to prove a key, and says whether it may be made; with one too many the connection ends.
