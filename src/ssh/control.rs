@@ -17,7 +17,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::algorithms;
 use super::connection::admission::ConnectionId;
+use super::info::Algorithms;
 use super::server::Server;
 use super::status::{Connection, Status};
 use crate::config::Config;
@@ -34,6 +36,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     Status,
+    /// Which algorithms are offered.
+    Algorithms,
     /// The next login with this key is a probe; answered with the status.
     Probe {
         key: String,
@@ -49,6 +53,7 @@ pub enum Request {
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
     Status(Box<Status>),
+    Algorithms(Vec<Algorithms>),
     /// The numbers of the connections that were told to end.
     Kicked(Vec<ConnectionId>),
     Error(String),
@@ -109,6 +114,10 @@ async fn answer(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
         AsyncBufReader::new((&mut stream).take(MAX_LINE)).read_line(&mut line).await?;
         match serde_json::from_str(&line) {
             Ok(Request::Status) => Response::Status(Box::new(status(&server))),
+            Ok(Request::Algorithms) => {
+                let settings = server.settings();
+                Response::Algorithms(algorithms::lists(&settings.config.ssh, &settings.russh.keys))
+            }
             Ok(Request::Probe { key }) => match PublicKey::from_openssh(&key) {
                 Ok(key) => {
                     server.probe.expect(key);

@@ -12,6 +12,7 @@ mod display;
 mod failures;
 mod handler;
 pub mod host_keys;
+pub mod info;
 pub mod keys;
 pub mod passwords;
 pub mod probe;
