@@ -20,6 +20,7 @@ use tracing::warn;
 use super::algorithms;
 use super::connection::admission::ConnectionId;
 use super::info::Algorithms;
+use super::revocation;
 use super::server::Server;
 use super::status::{Connection, Status};
 use crate::config::Config;
@@ -42,6 +43,8 @@ pub enum Request {
     Probe {
         key: String,
     },
+    /// Keys or users were taken away: ends the connections that stand on them.
+    EndRevoked,
     /// Ends the connections with these numbers that have logged in; all of them when there are none.
     Kick {
         ids: Vec<ConnectionId>,
@@ -125,6 +128,7 @@ async fn answer(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
                 }
                 Err(error) => Response::Error(format!("no key for a probe: {error}")),
             },
+            Ok(Request::EndRevoked) => Response::Kicked(revocation::enforce(&server, true)),
             Ok(Request::Kick { ids }) => Response::Kicked(kick(&server, &ids)),
             Err(error) => Response::Error(format!("not a request: {error}")),
         }
@@ -171,6 +175,21 @@ fn status(server: &Server) -> Status {
         connections: logged_in.collect(),
         strangers: server.strangers(),
         update: lock::running(&settings.config.runtime_dir),
+    }
+}
+
+/// Keys or users were taken away: connections of theirs end, unless the configuration lets them stay.
+pub fn end_revoked(config: &Config) {
+    match ask(config, &Request::EndRevoked) {
+        Ok(Response::Kicked(ids)) if !ids.is_empty() => println!("connections that end: {}", ids.len()),
+        Ok(_) => {}
+        // Nobody can be connected.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
+        Err(error) => {
+            eprintln!(
+                "myelin: warning: the daemon cannot be told, so connections stay: {error}; see: myelin sessions"
+            );
+        }
     }
 }
 
