@@ -81,7 +81,7 @@ pub async fn log_in(config: &Config, key: &Arc<PrivateKey>) -> Result<(), ProbeE
         let status = match asked.await.map_err(io::Error::other)?.map_err(ProbeError::Ask)? {
             Response::Status(status) => status,
             Response::Error(error) => return Err(ProbeError::Ask(io::Error::other(error))),
-            Response::Kicked(_) => return Err(ProbeError::Ask(io::ErrorKind::InvalidData.into())),
+            _ => return Err(ProbeError::Ask(io::ErrorKind::InvalidData.into())),
         };
         // One at a time: the key is good for one login.
         let Some(address) = status.listening.iter().filter_map(|text| reachable(text)).nth(round) else {

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::connection::{self, Service};
 use super::control;
 use super::host_keys::{self, HostKeys};
+use super::revocation;
 use super::server::{Server, Settings};
 use crate::config::{self, Source};
 use crate::firmware::boot::Boot;
@@ -192,7 +193,7 @@ async fn make_slow_keys(server: Arc<Server>, pending: Vec<config::HostKeyType>) 
     }
 }
 
-/// Reads configuration and host keys again. Live connections keep what they have.
+/// Reads configuration and host keys again. Live connections keep what they have, if their keys do.
 fn reload(server: &Arc<Server>) {
     let source = server.settings().source.clone();
     let loaded = config::load(&source);
@@ -201,6 +202,7 @@ fn reload(server: &Arc<Server>) {
     }
     let keys = load_host_keys(&loaded.config);
     server.replace_settings(Settings::new(&source, loaded.config, keys));
+    revocation::enforce(server, loaded.problems.is_empty());
     info!("configuration read again; it holds for new connections");
 }
 

@@ -13,6 +13,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use russh::Disconnect;
+use russh::keys::PublicKey;
 use russh::server::Handle;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -56,6 +57,16 @@ pub struct Login {
     pub user: String,
     /// `SHA256:…` of the key, or the method that needed none.
     pub fingerprint: String,
+    pub proof: Proof,
+}
+
+/// What a login stands on. Should it be taken away, the connection ends (see `revocation`).
+#[derive(Clone, Debug)]
+pub enum Proof {
+    Key(PublicKey),
+    /// A password, or that none is needed.
+    User(String),
+    Probe,
 }
 
 /// What is known of a connection while it lasts.
