@@ -29,6 +29,7 @@ use super::passwords::Users;
 use super::server::{Server, Settings};
 use super::subsystem::{self, Subsystem};
 use crate::config;
+use crate::tasks;
 
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
 #[derive(Debug, Error)]
@@ -262,7 +263,7 @@ impl russh::server::Handler for Handler {
         }
         self.connection.log_in(login);
         self.server.note_login();
-        tokio::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
+        tasks::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
         Ok(())
     }
 

@@ -24,7 +24,7 @@ use super::channel::budget::Budget;
 use super::handler::Handler;
 use super::server::Server;
 use crate::config::Ssh;
-use crate::sys;
+use crate::{sys, tasks};
 use admission::{ConnectionId, Progress};
 use guard::Guard;
 
@@ -120,7 +120,7 @@ impl Connection {
             let _ = timeout(LAST_WORDS, told).await;
         }
         let connection = Arc::clone(self);
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             sleep(LAST_WORDS).await;
             connection.end.tell(why);
         });
@@ -156,9 +156,9 @@ impl Connection {
 
     /// Runs `task` beside the connection. Should it panic, the connection ends: its client would wait for ever.
     pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        let task = tokio::spawn(task);
+        let task = tasks::spawn(task);
         let connection = Arc::downgrade(self);
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             if task.await.is_err()
                 && let Some(connection) = connection.upgrade()
             {
