@@ -20,12 +20,14 @@ pub fn task(task: impl Future<Output = ()> + Send + 'static) -> Task {
 }
 
 /// Starts a task.
+#[expect(clippy::disallowed_methods, reason = "it is boxed")]
 pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(task(future))
 }
 
 /// Starts work that blocks on a thread for such: disks may be slow, and everything else runs on one thread.
 /// It goes on when nobody waits for it any more.
+#[expect(clippy::disallowed_methods, reason = "it is boxed")]
 pub fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Aside<T> {
     let work: Work = Box::new(move || Box::new(work()));
     Aside { work: tokio::task::spawn_blocking(work), result: PhantomData }
