@@ -39,6 +39,11 @@ pub struct Ssh {
     /// Principals of such certificates that may log in, as any user. Empty: the user's own name.
     #[serde(deserialize_with = "values::comma_list")]
     pub authorized_principals: Vec<String>,
+    /// Files of keys that may not log in, besides the one that `myelin keys remove` writes.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub revoked_keys: Vec<PathBuf>,
+    /// Whether connections end when their key is revoked or removed, or their user is.
+    pub revoke_ends_sessions: bool,
     /// Ignore key files that others may write, unless nobody could log in then.
     pub strict_modes: bool,
     /// User names that may log in; empty means any.
@@ -162,6 +167,8 @@ impl Default for Ssh {
             boot_partition_keys: BootPartitionKeys::Path("/boot/authorized_keys".into()),
             trusted_user_ca_keys: Vec::new(),
             authorized_principals: Vec::new(),
+            revoked_keys: Vec::new(),
+            revoke_ends_sessions: true,
             strict_modes: true,
             allow_users: Vec::new(),
             host_key_dir: None,

@@ -34,6 +34,7 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
             BootPartitionKeys::Path(path) => absolute(path),
             BootPartitionKeys::Disabled => fine(),
         },
+        "revoked_keys" => all_absolute(&ssh.revoked_keys),
         "host_key" => all_absolute(&ssh.host_key),
         "host_certificate" => all_absolute(&ssh.host_certificate),
         "trusted_user_ca_keys" => all_absolute(&ssh.trusted_user_ca_keys),

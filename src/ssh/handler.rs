@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use russh::keys::{Certificate, HashAlg, PublicKey};
+use russh::keys::{Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, Session as RusshSession, VerifiedPublicKey,
 };
@@ -19,17 +19,18 @@ use thiserror::Error;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
-use self::authentication::{Entrance, Offer, Proof};
+use self::authentication::{Authorized, Entrance, Offer, Shown, ShownKey};
 use super::authorized_keys::Options;
 use super::channel::flow::Flow;
 use super::channel::pty::Terminal;
 use super::channel::{Controls, Job, Session, environment};
 use super::connection::admission::Progress;
-use super::connection::{Connection, Login, Service};
+use super::connection::{Connection, Login, Proof, Service};
 use super::display;
 use super::server::{Server, Settings};
-use super::subsystem::Subsystem;
+use super::subsystem::{self, Subsystem};
 use crate::config::{self, Method};
+use crate::tasks;
 
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
 #[derive(Debug, Error)]
@@ -104,7 +105,8 @@ impl Handler {
             return asked(&settings.config.ssh).filter(|_| self.options.allow_programs());
         };
         if command == config::INTERNAL_SFTP.as_bytes() {
-            return Subsystem::find("sftp", &settings.config.ssh, Service::Ssh).map(Job::Subsystem);
+            let added = subsystem::command::added(&settings.config);
+            return Subsystem::find("sftp", &settings.config.ssh, &added, Service::Ssh).map(Job::Subsystem);
         }
         self.prepared(id)?.environment.original_command = original.map(<[u8]>::to_vec);
         Job::exec(&settings.config.ssh, &command)
@@ -172,7 +174,8 @@ impl russh::server::Handler for Handler {
             return Ok(self.reject());
         }
         warn!(peer = %self.connection.peer, user = display::name(user), method = "none", "ssh.auth.ok: without a password");
-        self.login = Some(Login { user: display::name(user), fingerprint: "none".into() });
+        let (shown, proofs) = (display::name(user), vec![Proof::User(user.to_owned())]);
+        self.login = Some(Login { user: shown, fingerprint: "none".into(), proofs });
         Ok(Auth::Accept)
     }
 
@@ -238,7 +241,7 @@ impl russh::server::Handler for Handler {
         if self.is_probe {
             let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
             info!(peer = %self.connection.peer, user = display::name(user), source = "probe", "ssh.auth.ok");
-            self.login = Some(Login { user: display::name(user), fingerprint });
+            self.login = Some(Login { user: display::name(user), fingerprint, proofs: Vec::new() });
             return Ok(Auth::Accept);
         }
         self.begin(user);
@@ -246,10 +249,12 @@ impl russh::server::Handler for Handler {
             return Ok(self.reject());
         }
         match self.authorize(user, key.public_key, key.algorithm).await {
-            Ok((source, options)) => {
+            Ok(Authorized { source, options, proof }) => {
                 self.options = options;
-                let proof = Proof::of_key(key.algorithm.to_string(), key.public_key, source);
-                Ok(self.pass(Method::PublicKey, proof))
+                let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
+                let kind = key.algorithm.to_string();
+                let key = Some(ShownKey { kind, fingerprint, source, certificate: None });
+                Ok(self.pass(Shown { method: Method::PublicKey, proof, key }))
             }
             Err(reason) => {
                 self.refuse(user, Method::PublicKey, reason);
@@ -268,13 +273,13 @@ impl russh::server::Handler for Handler {
             return Ok(self.reject());
         }
         match self.authorize_certificate(user, certificate) {
-            Ok((source, options)) => {
+            Ok(Authorized { source, options, proof }) => {
                 self.options = options;
-                let key = PublicKey::new(certificate.public_key().clone(), "");
-                let mut proof = Proof::of_key(certificate.algorithm().to_certificate_type(), &key, source);
-                proof.certificate = Some(certificate.key_id().to_owned());
-                proof.serial = Some(certificate.serial());
-                Ok(self.pass(Method::PublicKey, proof))
+                let fingerprint = certificate.public_key().fingerprint(HashAlg::Sha256).to_string();
+                let kind = certificate.algorithm().to_certificate_type();
+                let certificate = Some((certificate.key_id().to_owned(), certificate.serial()));
+                let key = Some(ShownKey { kind, fingerprint, source, certificate });
+                Ok(self.pass(Shown { method: Method::PublicKey, proof, key }))
             }
             Err(reason) => {
                 self.refuse(user, Method::PublicKey, reason);
@@ -293,7 +298,7 @@ impl russh::server::Handler for Handler {
         }
         self.connection.log_in(login);
         self.server.note_login();
-        tokio::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
+        tasks::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
         Ok(())
     }
 
@@ -354,7 +359,7 @@ impl russh::server::Handler for Handler {
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut RusshSession) -> Result<(), Error> {
         let job = match self.connection.service {
-            Service::Legacy => Some(Job::Text(super::subsystem::legacy::NO_SHELL)),
+            Service::Legacy => Some(Job::Text(subsystem::legacy::NO_SHELL)),
             Service::Ssh => self.program(id, None, Job::shell),
         };
         self.start(id, job, session)
@@ -367,7 +372,7 @@ impl russh::server::Handler for Handler {
         session: &mut RusshSession,
     ) -> Result<(), Error> {
         let job = match self.connection.service {
-            Service::Legacy => Some(Job::Text(super::subsystem::legacy::NO_EXEC)),
+            Service::Legacy => Some(Job::Text(subsystem::legacy::NO_EXEC)),
             Service::Ssh => self.program(id, Some(command), |ssh| Job::exec(ssh, command)),
         };
         self.start(id, job, session)
@@ -387,7 +392,9 @@ impl russh::server::Handler for Handler {
             let job = self.program(id, Some(name.as_bytes()), |_| None);
             return self.start(id, job, session);
         }
-        let found = Subsystem::find(name, &self.settings.config.ssh, self.connection.service);
+        let config = &self.settings.config;
+        let added = subsystem::command::added(config);
+        let found = Subsystem::find(name, &config.ssh, &added, self.connection.service);
         if found.is_none() {
             info!(peer = %self.connection.peer, name = display::name(name), "no such subsystem");
         }

@@ -16,11 +16,9 @@ use tracing::warn;
 pub use hash::Check;
 pub use program::{Answer, ask};
 
+use super::of_this_boot;
 use crate::config::{Config, Secret, User};
-use crate::files;
 
-/// How much of the file is read.
-const MAX_FILE: u64 = 64 << 10;
 /// That the file cannot be used.
 static SAID: Once = Once::new();
 
@@ -52,6 +50,10 @@ impl Users {
         self.all.is_empty() && !self.elsewhere
     }
 
+    pub fn contains(&self, name: &str) -> bool {
+        self.all.contains_key(name) || self.elsewhere
+    }
+
     /// What is to be known for a check of this user's password. An unknown name costs as much time.
     pub fn entry(&self, name: &str) -> Check {
         Check::new(self.all.get(name).cloned())
@@ -65,7 +67,7 @@ impl Users {
 
 /// Where users that were added until the reboot stand: `NAME = "HASH"`.
 pub fn file(config: &Config) -> PathBuf {
-    config.runtime_dir.join("users.toml")
+    of_this_boot::path(config, "users.toml")
 }
 
 /// Where users stand that were added to stay.
@@ -75,9 +77,9 @@ pub fn lasting_file(config: &Config) -> PathBuf {
 
 /// The users of a file. One that cannot be used has none. That is said once a worker: strangers make us read it.
 fn added(path: &Path) -> BTreeMap<String, User> {
-    let bytes = match files::read_limited(path, MAX_FILE) {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_not_found() => return BTreeMap::new(),
+    let bytes = match of_this_boot::read(path) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return BTreeMap::new(),
         Err(error) => {
             SAID.call_once(|| warn!(%error, "users added at run time cannot log in"));
             return BTreeMap::new();

@@ -26,6 +26,7 @@ use super::host_keys::HostKeys;
 use super::passwords::{self, Answer, Check, Users};
 use super::{algorithms, probe};
 use crate::config::{Config, Method, Source};
+use crate::tasks::aside;
 use crate::{sys, systemd};
 
 /// What all queues together may hold in memory and on disk.
@@ -276,7 +277,7 @@ impl Server {
     pub async fn check_password(&self, check: Check, password: Vec<u8>) -> Answer {
         let Ok(_place) = self.password_checks.try_acquire() else { return Answer::TOO_MANY };
         let password = Zeroizing::new(password);
-        let checked = tokio::task::spawn_blocking(move || check.is_right(&password)).await;
+        let checked = aside(move || check.is_right(&password)).await;
         if checked.unwrap_or(false) {
             Answer::Right
         } else {

@@ -46,6 +46,10 @@ impl KeyList {
             Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256
         );
         let authority = PublicKey::new(certificate.signature_key().clone(), "");
+        let key = PublicKey::new(certificate.public_key().clone(), "");
+        if self.is_revoked(&key) || self.is_revoked(&authority) {
+            return Err("the key of the certificate, or of its authority, is revoked");
+        }
         let mut reason = "the authority that signed the certificate is not trusted";
         for entry in &self.keys {
             let line = entry.key.options();

@@ -14,6 +14,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use russh::Disconnect;
+use russh::keys::PublicKey;
 use russh::server::Handle;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -24,7 +25,7 @@ use super::channel::budget::Budget;
 use super::handler::Handler;
 use super::server::Server;
 use crate::config::Ssh;
-use crate::sys;
+use crate::{sys, tasks};
 use admission::{ConnectionId, Progress};
 use guard::Guard;
 use penalties::{Offence, Standing};
@@ -58,6 +59,23 @@ pub struct Login {
     pub user: String,
     /// `SHA256:…` of the key, or the method that needed none.
     pub fingerprint: String,
+    /// All of it is needed.
+    pub proofs: Vec<Proof>,
+}
+
+/// What a login stands on. Should it be taken away, the connection ends (see `revocation`).
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// It is listed.
+    Key(PublicKey),
+    /// authorized_keys_command knows it.
+    KnownElsewhere(PublicKey),
+    Certificate {
+        key: PublicKey,
+        authority: PublicKey,
+    },
+    /// A password, or that none is needed.
+    User(String),
 }
 
 /// What is known of a connection while it lasts.
@@ -117,7 +135,7 @@ impl Connection {
             let _ = timeout(LAST_WORDS, told).await;
         }
         let connection = Arc::clone(self);
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             sleep(LAST_WORDS).await;
             connection.end.tell(why);
         });
@@ -153,9 +171,9 @@ impl Connection {
 
     /// Runs `task` beside the connection. Should it panic, the connection ends: its client would wait for ever.
     pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        let task = tokio::spawn(task);
+        let task = tasks::spawn(task);
         let connection = Arc::downgrade(self);
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             if task.await.is_err()
                 && let Some(connection) = connection.upgrade()
             {

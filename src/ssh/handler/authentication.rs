@@ -1,6 +1,7 @@
 //! Who gets in: keys and passwords, how often they may be tried, and what is said to those who do not.
 
-use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
+use russh::keys::ssh_key::public::KeyData;
+use russh::keys::{Algorithm, Certificate, PublicKey};
 use russh::server::Auth;
 use russh::{MethodKind, MethodSet};
 use tracing::info;
@@ -8,9 +9,9 @@ use tracing::info;
 use super::Handler;
 use super::steps::Steps;
 use crate::config::Method;
-use crate::ssh::authorized_keys::{KeyList, Options};
-use crate::ssh::connection::Login;
+use crate::ssh::authorized_keys::{AuthorizedKey, KeyList, Options};
 use crate::ssh::connection::penalties::{Offence, Standing};
+use crate::ssh::connection::{Login, Proof};
 use crate::ssh::passwords::{Answer, Users};
 use crate::ssh::{algorithms, display};
 
@@ -27,22 +28,27 @@ pub enum Offer {
     Guess,
 }
 
-/// What has shown who somebody is, for the log.
-#[derive(Default)]
-pub struct Proof {
-    pub key_type: Option<String>,
-    pub fingerprint: Option<String>,
-    /// Who says that the key may log in.
-    pub source: Option<String>,
-    pub certificate: Option<String>,
-    pub serial: Option<u64>,
+/// A method that has succeeded, with what the log says of it.
+pub struct Shown {
+    pub method: Method,
+    pub proof: Proof,
+    pub key: Option<ShownKey>,
 }
 
-impl Proof {
-    pub fn of_key(key_type: String, key: &PublicKey, source: String) -> Self {
-        let fingerprint = Some(key.fingerprint(HashAlg::Sha256).to_string());
-        Self { key_type: Some(key_type), fingerprint, source: Some(source), ..Self::default() }
-    }
+pub struct ShownKey {
+    pub kind: String,
+    pub fingerprint: String,
+    /// Who says that it may log in.
+    pub source: String,
+    /// Name and number of a certificate.
+    pub certificate: Option<(String, u64)>,
+}
+
+/// Why somebody gets in, and to do what.
+pub struct Authorized {
+    pub source: String,
+    pub options: Options,
+    pub proof: Proof,
 }
 
 /// How far somebody has come on the way in.
@@ -51,11 +57,12 @@ pub struct Entrance {
     steps: Steps,
     /// Of the key, if one was among the steps.
     fingerprint: Option<String>,
+    proofs: Vec<Proof>,
 }
 
 impl Entrance {
     pub fn new(user: &str, lists: Vec<Vec<Method>>) -> Self {
-        Self { user: user.to_owned(), steps: Steps::new(lists), fingerprint: None }
+        Self { user: user.to_owned(), steps: Steps::new(lists), fingerprint: None, proofs: Vec::new() }
     }
 }
 
@@ -115,32 +122,38 @@ impl Handler {
             && self.may_be(user).is_ok()
     }
 
-    /// `method` has succeeded: lets the user in, or asks for what is still missing.
-    pub(super) fn pass(&mut self, method: Method, proof: Proof) -> Auth {
-        if method == Method::PublicKey {
-            self.entrance.fingerprint.clone_from(&proof.fingerprint);
-        }
-        let is_enough = self.entrance.steps.pass(method);
+    /// Lets the user in after this, or asks for what is still missing.
+    pub(super) fn pass(&mut self, shown: Shown) -> Auth {
+        let is_enough = self.entrance.steps.pass(shown.method);
+        let (key, method) = (shown.key.as_ref(), shown.method.name());
+        let certificate = key.and_then(|key| key.certificate.as_ref());
         info!(
             peer = %self.connection.peer,
             user = display::name(&self.entrance.user),
-            method = method.name(),
-            key_type = proof.key_type,
-            fingerprint = proof.fingerprint,
-            source = proof.source,
-            certificate = proof.certificate.as_deref().map(display::name),
-            serial = proof.serial,
+            method,
+            key_type = key.map(|key| &*key.kind),
+            fingerprint = key.map(|key| &*key.fingerprint),
+            source = key.map(|key| &*key.source),
+            certificate = certificate.map(|(name, _)| display::name(name)),
+            serial = certificate.map(|(_, serial)| serial),
             "{}",
             if is_enough { "ssh.auth.ok" } else { "ssh.auth.partial" }
         );
+        self.entrance.proofs.push(shown.proof);
+        if let Some(key) = shown.key {
+            self.entrance.fingerprint = Some(key.fingerprint);
+        }
         if !is_enough {
             return self.go_on(true);
         }
         if self.entrance.fingerprint.is_some() {
             self.server.trust(&self.connection);
         }
-        let fingerprint = self.entrance.fingerprint.take().unwrap_or_else(|| method.name().into());
-        self.login = Some(Login { user: display::name(&self.entrance.user), fingerprint });
+        self.login = Some(Login {
+            user: display::name(&self.entrance.user),
+            fingerprint: self.entrance.fingerprint.take().unwrap_or_else(|| method.into()),
+            proofs: std::mem::take(&mut self.entrance.proofs),
+        });
         Auth::Accept
     }
 
@@ -172,7 +185,10 @@ impl Handler {
             self.server.ask_auth_command(&self.settings.config, user, peer, method, password).await
         };
         let reason = match self.may_be(user).map(|()| answer) {
-            Ok(Answer::Right) => return self.pass(method, Proof::default()),
+            Ok(Answer::Right) => {
+                let proof = Proof::User(user.to_owned());
+                return self.pass(Shown { method, proof, key: None });
+            }
             Ok(Answer::Wrong(reason)) | Err(reason) => reason,
             Ok(Answer::Disconnect) => {
                 self.wrong_passwords = self.settings.config.ssh.password_tries;
@@ -195,7 +211,7 @@ impl Handler {
         user: &str,
         key: &PublicKey,
         algorithm: &Algorithm,
-    ) -> Result<(String, Options), &'static str> {
+    ) -> Result<Authorized, &'static str> {
         self.may_be(user)?;
         let config = &self.settings.config;
         if !algorithms::accepted_key_algorithms(&config.ssh).contains(algorithm) {
@@ -207,14 +223,19 @@ impl Handler {
             self.server.remind_of_missing_keys();
         }
         let peer = self.connection.peer.ip();
-        let reason = match list.authorize(key, peer) {
-            Ok(entry) => return Ok((entry.source.to_string(), entry.key.options().clone())),
-            Err(reason) => reason,
+        let authorized = |entry: &AuthorizedKey, proof| Authorized {
+            source: entry.source.to_string(),
+            options: entry.key.options().clone(),
+            proof,
         };
-        let list = self.server.key_command.keys(config, user, key).await;
         match list.authorize(key, peer) {
-            Ok(entry) => Ok((entry.source.to_string(), entry.key.options().clone())),
-            Err(_) => Err(reason),
+            Ok(entry) => Ok(authorized(entry, Proof::Key(key.clone()))),
+            Err(reason) if list.is_revoked(key) => Err(reason),
+            Err(reason) => {
+                let list = self.server.key_command.keys(config, user, key).await;
+                let found = list.authorize(key, peer);
+                found.map(|entry| authorized(entry, Proof::KnownElsewhere(key.clone()))).map_err(|_| reason)
+            }
         }
     }
 
@@ -235,13 +256,18 @@ impl Handler {
         &self,
         user: &str,
         certificate: &Certificate,
-    ) -> Result<(String, Options), &'static str> {
+    ) -> Result<Authorized, &'static str> {
         self.may_be(user)?;
         let list = KeyList::collect(&self.settings.config);
         self.server.report_key_faults(&list);
         let (peer, size) = (self.connection.peer.ip(), self.settings.config.ssh.required_rsa_size);
         let (authority, options) = list.authorize_certificate(certificate, user, peer, size)?;
-        Ok((authority.source.to_string(), options))
+        let key = |data: &KeyData| PublicKey::new(data.clone(), "");
+        let proof = Proof::Certificate {
+            key: key(certificate.public_key()),
+            authority: key(certificate.signature_key()),
+        };
+        Ok(Authorized { source: authority.source.to_string(), options, proof })
     }
 
     /// Whether a signature counts that has come now: one that was promised does, others while there are few.

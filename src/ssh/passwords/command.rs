@@ -4,19 +4,16 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{MAX_FILE, file, hash, lasting_file, parse};
+use super::{file, hash, lasting_file, parse};
 use crate::config::{self, Config, MAX_PASSWORD, Source};
-use crate::files::{self, FileLock};
+use crate::ssh::{control, of_this_boot};
 
-/// How long another `myelin users` may take.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// 16 characters of 5 bits.
 const GENERATED_BYTES: usize = 10;
 
@@ -41,7 +38,7 @@ pub enum Command {
         #[arg(long)]
         persist: bool,
     },
-    /// Take a user away that was added; connections stay.
+    /// Take a user away that was added; connections end, unless revoke_ends_sessions is false.
     Remove { name: String },
 }
 
@@ -70,12 +67,12 @@ struct Entry<'a> {
 }
 
 fn list(config: &Config, json: bool) -> anyhow::Result<()> {
-    let (lasting, of_this_boot) = (read(&lasting_file(config))?, read(&file(config))?);
+    let (lasting, boot) = (read(&lasting_file(config))?, read(&file(config))?);
     let configured = config.ssh.users.keys().map(|name| (name, "configuration"));
     let lasting = lasting.keys().map(|name| (name, "added"));
-    let of_this_boot = of_this_boot.keys().map(|name| (name, "until the reboot"));
+    let boot = boot.keys().map(|name| (name, "until the reboot"));
     let mut out = io::stdout().lock();
-    for (name, source) in configured.chain(lasting).chain(of_this_boot) {
+    for (name, source) in configured.chain(lasting).chain(boot) {
         if json {
             serde_json::to_writer(&mut out, &Entry { name, source })?;
             writeln!(out)?;
@@ -92,7 +89,7 @@ fn add(config: &Config, name: &str, generate: bool, persist: bool) -> anyhow::Re
     let hash = hash::make(password.as_bytes()).context("no hash can be made: is there no randomness?")?;
     let path = if persist { lasting_file(config) } else { file(config) };
     change(config, &path, &mut |users| users.insert(name.to_owned(), hash.clone()).is_some())?;
-    if persist {
+    if persist && file(config).exists() {
         // An earlier password of this boot would count in its place.
         change(config, &file(config), &mut |users| users.remove(name).is_some())?;
     }
@@ -109,8 +106,8 @@ fn add(config: &Config, name: &str, generate: bool, persist: bool) -> anyhow::Re
 
 fn remove(config: &Config, name: &str) -> anyhow::Result<()> {
     let mut was_there = false;
-    for path in [file(config), lasting_file(config)] {
-        was_there |= change(config, &path, &mut |users| users.remove(name).is_some())?;
+    for path in [file(config), lasting_file(config)].iter().filter(|path| path.exists()) {
+        was_there |= change(config, path, &mut |users| users.remove(name).is_some())?;
     }
     if config.ssh.users.contains_key(name) {
         bail!("{name} is also in the configuration ([ssh.users]) and may still log in: remove it there");
@@ -118,46 +115,38 @@ fn remove(config: &Config, name: &str) -> anyhow::Result<()> {
     if !was_there {
         bail!("no user {name} was added; see: myelin users list");
     }
+    control::end_revoked(config);
     Ok(())
 }
 
-/// Changes the users of a file; what `edit` says of them comes back. A file that is not there stays so as long as it
-/// would be empty.
+/// Changes the users of a file; what `edit` says of them comes back.
 fn change(
     config: &Config,
     path: &Path,
     edit: &mut dyn FnMut(&mut BTreeMap<String, String>) -> bool,
 ) -> anyhow::Result<bool> {
-    let folder = path.parent().context("a file has a folder")?;
-    match path.starts_with(&config.runtime_dir) {
-        true => files::make_dir(folder, 0o755)?,
-        false => files::make_dir(folder, 0o700)?,
-    }
-    let _lock = FileLock::wait(&path.with_extension("lock"), LOCK_WAIT)?;
-    let mut users = read(path)?;
-    let edited = edit(&mut users);
-    if users.is_empty() && !path.exists() {
-        return Ok(edited);
-    }
-    let mut text = String::new();
-    for (name, hash) in &users {
-        // A name has no quote in it, and JSON's texts are TOML's.
-        text.push_str(&format!("{} = {}\n", serde_json::to_string(name)?, serde_json::to_string(hash)?));
-    }
-    if text.len() as u64 > MAX_FILE {
-        bail!("there are too many users: remove some first");
-    }
-    files::write_atomic(path, text.as_bytes(), 0o600)?;
+    let mut edited = false;
+    of_this_boot::change(config, path, |content| {
+        let mut users = known(content, path)?;
+        edited = edit(&mut users);
+        let mut text = String::new();
+        for (name, hash) in &users {
+            // A name has no quote in it, and JSON's texts are TOML's.
+            text.push_str(&format!("{} = {}\n", serde_json::to_string(name)?, serde_json::to_string(hash)?));
+        }
+        Ok(text.into_bytes())
+    })?;
     Ok(edited)
 }
 
 fn read(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    match files::read_limited(path, MAX_FILE) {
-        Ok(bytes) => parse(&String::from_utf8_lossy(&bytes))
-            .with_context(|| format!("{} is broken: remove it", path.display())),
-        Err(error) if error.is_not_found() => Ok(BTreeMap::new()),
-        Err(error) => Err(error.into()),
-    }
+    known(of_this_boot::read(path)?, path)
+}
+
+fn known(content: Option<Vec<u8>>, path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let Some(bytes) = content else { return Ok(BTreeMap::new()) };
+    parse(&String::from_utf8_lossy(&bytes))
+        .with_context(|| format!("{} is broken: remove it", path.display()))
 }
 
 fn generated() -> anyhow::Result<Zeroizing<String>> {
