@@ -37,6 +37,12 @@ enum Command {
     /// Users who may log in with a password until the reboot.
     #[command(subcommand)]
     Users(ssh::passwords::command::Command),
+    /// Programs that clients can ask for by name.
+    #[command(subcommand)]
+    Subsystem(ssh::subsystem::command::Command),
+    /// How the daemon is reached and recognised, and what it speaks.
+    #[command(subcommand)]
+    Ssh(ssh::info::Command),
     /// Who is logged in, and ending that.
     #[command(subcommand)]
     Sessions(ssh::sessions::Command),
@@ -79,6 +85,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Firmware(command) => firmware::command::main(&source, command),
         Command::Keys(command) => ssh::keys::main(&source, command),
         Command::Users(command) => ssh::passwords::command::main(&source, command),
+        Command::Subsystem(command) => ssh::subsystem::command::main(&source, command),
+        Command::Ssh(command) => ssh::info::main(&source, command),
         Command::Sessions(command) => ssh::sessions::main(&source, command),
         Command::Config(command) => config::command::main(&source, command),
         Command::Upload(args) => host::upload::main(args),

@@ -118,13 +118,43 @@ fn removing_leaves_comments_options_and_garbage_as_they_were() {
 }
 
 #[test]
-fn a_key_of_the_configuration_cannot_be_removed_here() {
-    let device = Device::new(&format!("authorized_keys = [\"{KEY} boss\"]"));
+fn a_key_of_the_configuration_is_revoked_until_it_is_added_again() {
+    let device = Device::new(&format!("authorized_keys = [\"{KEY} boss\", \"{OTHER}\"]"));
     device.keys(&["add", KEY]);
     let removed = device.keys(&["remove", PRINT]);
-    assert_eq!(removed.status.code(), Some(1));
-    assert!(out(&removed).contains("in the configuration"), "{}", out(&removed));
+    assert!(removed.status.success(), "{}", out(&removed));
+    assert!(out(&removed).contains("the configuration: revoked in "), "{}", out(&removed));
     assert_eq!(device.text(), "");
+    let deny = device.file().with_file_name("revoked_keys");
+    assert_eq!(fs::read_to_string(&deny).unwrap(), format!("{KEY} boss\n"));
+    assert_eq!(fs::metadata(&deny).unwrap().permissions().mode() & 0o777, 0o600);
+    let list = device.list();
+    assert_eq!(list["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(list["revoked"][0]["fingerprint"], PRINT);
+    assert!(out(&device.keys(&["list"])).contains(&format!("revoked: ssh-ed25519 {PRINT} ")));
+    let again = device.keys(&["remove", KEY]);
+    assert!(again.status.success() && out(&again).contains("revoked before"), "{}", out(&again));
+
+    let mut file = fs::OpenOptions::new().append(true).open(&deny).unwrap();
+    file.write_all(format!("# mine\n{OTHER}").as_bytes()).unwrap();
+    let added = device.keys(&["add", &format!("{KEY} back")]);
+    assert!(added.status.success() && out(&added).contains("no longer revoked"), "{}", out(&added));
+    assert_eq!(fs::read_to_string(&deny).unwrap(), format!("# mine\n{OTHER}\n"));
+    assert_eq!(device.list()["keys"].as_array().unwrap().len(), 2, "in the configuration and in the file");
+}
+
+#[test]
+fn what_the_image_revokes_stays_revoked() {
+    let device = Device::new("revoked_keys = \"/dev/null/none\"");
+    let deny = device.folder.path().join("denied");
+    fs::write(&deny, format!("{KEY}\n")).unwrap();
+    let config = device.folder.path().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("/dev/null/none", deny.to_str().unwrap());
+    fs::write(&config, text).unwrap();
+    let refused = device.keys(&["add", OTHER, KEY]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(out(&refused).contains(&format!("revoked in {}:1: remove it there", deny.display())));
+    assert!(!device.file().exists());
 }
 
 #[test]

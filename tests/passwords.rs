@@ -159,6 +159,23 @@ fn a_removed_user_stays_out_and_mistakes_are_explained() {
 }
 
 #[test]
+fn a_removed_user_is_thrown_out() {
+    let device = with_ada("");
+    let added = device.myelin(&["users", "add", "guest", "--generate"]);
+    let password = text(&added.stdout).trim().to_owned();
+    std::thread::scope(|scope| {
+        let guest = scope.spawn(|| login(&device, "guest", &password, "password", &["-N"]));
+        wait_until("the guest is in", || {
+            text(&device.myelin(&["sessions", "list"]).stdout).contains("guest")
+        });
+        let removed = device.myelin(&["users", "remove", "guest"]);
+        assert!(text(&removed.stdout).contains("connections that end: 1"), "{removed:?}");
+        assert_eq!(guest.join().unwrap().status.code(), Some(255));
+    });
+    device.wait_for_log("its key or user was removed or revoked");
+}
+
+#[test]
 fn an_empty_password_counts_only_where_that_is_said() {
     let user = "[ssh.users.open]\npassword = \"\"";
     let device = device(user);

@@ -32,7 +32,7 @@ pub use forwarding::Permit;
 pub use load::{Loaded, Place, Problem, load};
 pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
 pub use users::{MAX_PASSWORD, Secret, User, check_password_hash};
-pub use validate::user_name as check_user_name;
+pub use validate::{subsystem as check_subsystem, user_name as check_user_name};
 pub use validation::{Accept, Gate, TrialAction, Validation};
 pub use values::{Bytes, pattern_matches, split_commas};
 

@@ -29,6 +29,11 @@ pub struct Ssh {
     pub authorized_keys_file: Vec<PathBuf>,
     /// One more such file, on the boot partition, which any computer can write.
     pub boot_partition_keys: BootPartitionKeys,
+    /// Files of keys that may not log in, besides the one that `myelin keys remove` writes.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub revoked_keys: Vec<PathBuf>,
+    /// Whether connections end when their key is revoked or removed, or their user is.
+    pub revoke_ends_sessions: bool,
     /// Ignore key files that others may write, unless nobody could log in then.
     pub strict_modes: bool,
     /// User names that may log in; empty means any.
@@ -144,6 +149,8 @@ impl Default for Ssh {
             authorized_keys: Vec::new(),
             authorized_keys_file: Vec::new(),
             boot_partition_keys: BootPartitionKeys::Path("/boot/authorized_keys".into()),
+            revoked_keys: Vec::new(),
+            revoke_ends_sessions: true,
             strict_modes: true,
             allow_users: Vec::new(),
             host_key_dir: None,

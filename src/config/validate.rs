@@ -35,6 +35,7 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
             BootPartitionKeys::Path(path) => absolute(path),
             BootPartitionKeys::Disabled => fine(),
         },
+        "revoked_keys" => all_absolute(&ssh.revoked_keys),
         "host_key" => all_absolute(&ssh.host_key),
         "allow_users" => all(&ssh.allow_users, |user| (1..=MAX_NAME).contains(&user.len()), "a user name"),
         "shell" if ssh.shell == Program::Shell => refuse("must be a program, not \"shell\""),

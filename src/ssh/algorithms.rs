@@ -6,6 +6,7 @@ use russh::keys::{Algorithm, PrivateKey};
 use russh::server::Config as RusshConfig;
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
+use super::info::Algorithms;
 use crate::config::Ssh;
 use crate::config::algorithms::Kind;
 
@@ -91,13 +92,39 @@ pub fn everything() -> Preferred {
     }
 }
 
+/// All lists as they are offered, by the keys that configure them; host keys are offered as far as they exist.
+pub fn lists(ssh: &Ssh, keys: &[PrivateKey]) -> Vec<Algorithms> {
+    let list = |key: &str, kind: Kind, text: &str| {
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        Algorithms { key: key.into(), enabled: owned(&names(kind, text)), supported: owned(kind.known()) }
+    };
+    let mut lists = vec![
+        list("kex_algorithms", Kind::Kex, &ssh.kex_algorithms),
+        list("ciphers", Kind::Cipher, &ssh.ciphers),
+        list("macs", Kind::Mac, &ssh.macs),
+        list("pubkey_accepted_algorithms", Kind::PublicKey, &ssh.pubkey_accepted_algorithms),
+    ];
+    // One list of russh is for users' keys and for ours.
+    let mut host = list("host_key_types", Kind::PublicKey, &ssh.pubkey_accepted_algorithms);
+    let kinds: Vec<_> = keys.iter().map(|key| key.algorithm().to_string()).collect();
+    let exists =
+        |name: &str| kinds.iter().any(|kind| kind == name || kind == "ssh-rsa" && name.starts_with("rsa-"));
+    host.enabled.retain(|name| exists(name));
+    host.supported.retain(|name| !name.starts_with("sk-"));
+    lists.push(host);
+    lists
+}
+
 /// The configured list; one that leaves nothing is the default, for without an algorithm of each kind nobody
 /// could log in.
-fn resolve<T>(kind: Kind, text: &str, parse: impl Fn(&'static str) -> Option<T>) -> Vec<T> {
+fn names(kind: Kind, text: &str) -> Vec<&'static str> {
     let aes = has_aes_instructions();
     let names = kind.resolve(text, aes).names;
-    let names = if names.is_empty() { kind.defaults(aes).to_vec() } else { names };
-    names.into_iter().filter_map(parse).collect()
+    if names.is_empty() { kind.defaults(aes).to_vec() } else { names }
+}
+
+fn resolve<T>(kind: Kind, text: &str, parse: impl Fn(&'static str) -> Option<T>) -> Vec<T> {
+    names(kind, text).into_iter().filter_map(parse).collect()
 }
 
 /// Whether AES-GCM is the faster cipher here. No Raspberry Pi before the 5 has the instructions.

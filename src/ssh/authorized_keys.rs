@@ -44,6 +44,11 @@ fn boot_partition_file(config: &Config) -> Option<PathBuf> {
     }
 }
 
+/// The files of keys that may not log in; `myelin keys` writes the first.
+pub fn revoked_files(config: &Config) -> impl Iterator<Item = PathBuf> {
+    [config.state_dir.join("ssh/revoked_keys")].into_iter().chain(config.ssh.revoked_keys.iter().cloned())
+}
+
 /// Where a key was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -104,12 +109,16 @@ pub enum FileError {
     Writable { path: PathBuf },
     #[error("{path}: others than its owner and root may write it; used all the same, because nobody could log in without: chmod go-w, chown root", path = .path.display())]
     WritableButUsed { path: PathBuf },
+    #[error("{path}:{line}: no key is found in the line, so it revokes none; a line is: TYPE BASE64 COMMENT", path = .path.display())]
+    RevokesNothing { path: PathBuf, line: usize },
 }
 
 /// Everything that the configuration and the files say about keys, at one moment.
 #[derive(Debug, Default)]
 pub struct KeyList {
     pub keys: Vec<AuthorizedKey>,
+    /// Keys that may not log in, whoever says that they may; none of them is among `keys`.
+    pub revoked: Vec<AuthorizedKey>,
     pub refused: Vec<Refused>,
     pub file_errors: Vec<FileError>,
 }
@@ -118,6 +127,12 @@ impl KeyList {
     /// Reads them all. A missing file is no error.
     pub fn collect(config: &Config) -> Self {
         let mut list = Self::default();
+        for path in revoked_files(config) {
+            // Whoever may write here can only take away.
+            if let Some((content, _)) = list.read(&path) {
+                list.add_revoked(&path, &content);
+            }
+        }
         for item in &config.ssh.authorized_keys {
             list.add_lines(item.as_bytes(), config.ssh.required_rsa_size, |_| Source::Config);
         }
@@ -145,6 +160,9 @@ impl KeyList {
     /// The entry that lets the owner of this key log in from `peer` now, the first if there are several; or why
     /// none does.
     pub fn authorize(&self, key: &PublicKey, peer: IpAddr) -> Result<&AuthorizedKey, &'static str> {
+        if self.is_revoked(key) {
+            return Err("key is revoked");
+        }
         let mut reason = "key not authorized";
         for entry in self.keys.iter().filter(|entry| entry.key.matches(key)) {
             match entry.key.options().refusal(peer) {
@@ -153,6 +171,21 @@ impl KeyList {
             }
         }
         Err(reason)
+    }
+
+    pub fn is_revoked(&self, key: &PublicKey) -> bool {
+        self.revoked.iter().any(|entry| entry.key.matches(key))
+    }
+
+    fn add_revoked(&mut self, path: &Path, content: &[u8]) {
+        for (index, line) in content.split(|byte| *byte == b'\n').take(MAX_LINES).enumerate() {
+            let (path, line, text) = (path.to_owned(), index + 1, String::from_utf8_lossy(line));
+            if let Some(key) = key_in_line(&text) {
+                self.revoked.push(AuthorizedKey { key, source: Source::File { path, line } });
+            } else if !matches!(text.trim().as_bytes().first(), None | Some(b'#')) {
+                self.file_errors.push(FileError::RevokesNothing { path, line });
+            }
+        }
     }
 
     fn read(&mut self, path: &Path) -> Option<(Vec<u8>, bool)> {
@@ -196,6 +229,7 @@ impl KeyList {
             });
             match parsed {
                 Ok(None) => {}
+                Ok(Some(key)) if self.revoked.iter().any(|entry| entry.key.same(&key)) => {}
                 Ok(Some(key)) => self.keys.push(AuthorizedKey { key, source: source(index + 1) }),
                 Err(reason) => self.refused.push(Refused { source: source(index + 1), reason }),
             }
@@ -303,6 +337,22 @@ mod tests {
         assert_eq!(found.source.to_string(), format!("{}:1 (boot partition)", boot_path.display()));
         config.ssh.boot_partition_keys = BootPartitionKeys::Disabled;
         assert!(KeyList::collect(&config).authorize(&public(OTHER), HERE).is_err());
+    }
+
+    #[test]
+    fn a_revoked_key_is_none_wherever_it_stands() {
+        let (_folder, path) = file_with(format!("{KEY}\n{OTHER}\n").as_bytes(), 0o600);
+        let (_deny, deny) = file_with(format!("# out\nrubbish\n{KEY} me\n").as_bytes(), 0o644);
+        let mut config = config(&path);
+        config.ssh.authorized_keys = vec![KEY.into()];
+        config.ssh.revoked_keys = vec![deny.clone(), "/nonexistent/revoked".into()];
+        let list = KeyList::collect(&config);
+        assert_eq!(list.authorize(&public(KEY), HERE).unwrap_err(), "key is revoked");
+        assert!(list.authorize(&public(OTHER), HERE).is_ok());
+        assert_eq!((list.keys.len(), list.revoked.len()), (1, 1));
+        assert!(
+            matches!(&list.file_errors[..], [FileError::RevokesNothing { line: 2, path }] if *path == deny)
+        );
     }
 
     #[test]

@@ -17,12 +17,16 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::algorithms;
 use super::connection::admission::ConnectionId;
+use super::info::Algorithms;
+use super::revocation;
 use super::server::Server;
 use super::status::{Connection, Status};
 use crate::config::Config;
 use crate::files;
 use crate::firmware::lock;
+use crate::tasks;
 
 /// The longest line either way.
 const MAX_LINE: u64 = 64 << 10;
@@ -34,10 +38,14 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     Status,
+    /// Which algorithms are offered.
+    Algorithms,
     /// The next login with this key is a probe; answered with the status.
     Probe {
         key: String,
     },
+    /// Keys or users were taken away: ends the connections that stand on them.
+    EndRevoked,
     /// Ends the connections with these numbers that have logged in; all of them when there are none.
     Kick {
         ids: Vec<ConnectionId>,
@@ -49,6 +57,7 @@ pub enum Request {
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
     Status(Box<Status>),
+    Algorithms(Vec<Algorithms>),
     /// The numbers of the connections that were told to end.
     Kicked(Vec<ConnectionId>),
     Error(String),
@@ -73,7 +82,7 @@ pub async fn serve(server: Arc<Server>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let server = Arc::clone(&server);
-                tokio::spawn(async move {
+                tasks::spawn(async move {
                     // A caller that says nothing, or leaves, costs a task and no more.
                     let _ = timeout(LIMIT, answer(server, stream)).await;
                 });
@@ -109,6 +118,10 @@ async fn answer(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
         AsyncBufReader::new((&mut stream).take(MAX_LINE)).read_line(&mut line).await?;
         match serde_json::from_str(&line) {
             Ok(Request::Status) => Response::Status(Box::new(status(&server))),
+            Ok(Request::Algorithms) => {
+                let settings = server.settings();
+                Response::Algorithms(algorithms::lists(&settings.config.ssh, &settings.russh.keys))
+            }
             Ok(Request::Probe { key }) => match PublicKey::from_openssh(&key) {
                 Ok(key) => {
                     server.probe.expect(key);
@@ -116,6 +129,7 @@ async fn answer(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {
                 }
                 Err(error) => Response::Error(format!("no key for a probe: {error}")),
             },
+            Ok(Request::EndRevoked) => Response::Kicked(revocation::enforce(&server, true)),
             Ok(Request::Kick { ids }) => Response::Kicked(kick(&server, &ids)),
             Err(error) => Response::Error(format!("not a request: {error}")),
         }
@@ -162,6 +176,21 @@ fn status(server: &Server) -> Status {
         connections: logged_in.collect(),
         strangers: server.strangers(),
         update: lock::running(&settings.config.runtime_dir),
+    }
+}
+
+/// Keys or users were taken away: connections of theirs end, unless the configuration lets them stay.
+pub fn end_revoked(config: &Config) {
+    match ask(config, &Request::EndRevoked) {
+        Ok(Response::Kicked(ids)) if !ids.is_empty() => println!("connections that end: {}", ids.len()),
+        Ok(_) => {}
+        // Nobody can be connected.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
+        Err(error) => {
+            eprintln!(
+                "myelin: warning: the daemon cannot be told, so connections stay: {error}; see: myelin sessions"
+            );
+        }
     }
 }
 

@@ -23,13 +23,14 @@ use super::channel::flow::Flow;
 use super::channel::pty::Terminal;
 use super::channel::{Controls, Job, Session, environment};
 use super::connection::admission::Progress;
-use super::connection::{Connection, InUse, Login, Service};
+use super::connection::{Connection, InUse, Login, Proof, Service};
 use super::display;
 use super::forward::{Forwards, Target};
 use super::passwords::Users;
 use super::server::{Server, Settings};
-use super::subsystem::Subsystem;
+use super::subsystem::{self, Subsystem};
 use crate::config;
+use crate::tasks;
 
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
 #[derive(Debug, Error)]
@@ -105,7 +106,8 @@ impl Handler {
             return asked(&settings.config.ssh).filter(|_| self.options.allow_programs());
         };
         if command == config::INTERNAL_SFTP.as_bytes() {
-            return Subsystem::find("sftp", &settings.config.ssh, Service::Ssh).map(Job::Subsystem);
+            let added = subsystem::command::added(&settings.config);
+            return Subsystem::find("sftp", &settings.config.ssh, &added, Service::Ssh).map(Job::Subsystem);
         }
         self.prepared(id)?.environment.original_command = original.map(<[u8]>::to_vec);
         Job::exec(&settings.config.ssh, &command)
@@ -174,7 +176,8 @@ impl russh::server::Handler for Handler {
             return Ok(self.reject());
         }
         warn!(peer = %self.connection.peer, user = display::name(user), method = "none", "ssh.auth.ok: without a password");
-        self.login = Some(Login { user: display::name(user), fingerprint: "none".into() });
+        let (shown, proof) = (display::name(user), Proof::User(user.to_owned()));
+        self.login = Some(Login { user: shown, fingerprint: "none".into(), proof });
         Ok(Auth::Accept)
     }
 
@@ -254,7 +257,8 @@ impl russh::server::Handler for Handler {
             source,
             "ssh.auth.ok"
         );
-        self.login = Some(Login { user: display::name(user), fingerprint });
+        let proof = if self.is_probe { Proof::Probe } else { Proof::Key(key.public_key.clone()) };
+        self.login = Some(Login { user: display::name(user), fingerprint, proof });
         Ok(Auth::Accept)
     }
 
@@ -268,7 +272,7 @@ impl russh::server::Handler for Handler {
         }
         self.connection.log_in(login);
         self.server.note_login();
-        tokio::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
+        tasks::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
         Ok(())
     }
 
@@ -354,7 +358,7 @@ impl russh::server::Handler for Handler {
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut RusshSession) -> Result<(), Error> {
         let job = match self.connection.service {
-            Service::Legacy => Some(Job::Text(super::subsystem::legacy::NO_SHELL)),
+            Service::Legacy => Some(Job::Text(subsystem::legacy::NO_SHELL)),
             Service::Ssh => self.program(id, None, Job::shell),
         };
         self.start(id, job, session)
@@ -367,7 +371,7 @@ impl russh::server::Handler for Handler {
         session: &mut RusshSession,
     ) -> Result<(), Error> {
         let job = match self.connection.service {
-            Service::Legacy => Some(Job::Text(super::subsystem::legacy::NO_EXEC)),
+            Service::Legacy => Some(Job::Text(subsystem::legacy::NO_EXEC)),
             Service::Ssh => self.program(id, Some(command), |ssh| Job::exec(ssh, command)),
         };
         self.start(id, job, session)
@@ -387,7 +391,9 @@ impl russh::server::Handler for Handler {
             let job = self.program(id, Some(name.as_bytes()), |_| None);
             return self.start(id, job, session);
         }
-        let found = Subsystem::find(name, &self.settings.config.ssh, self.connection.service);
+        let config = &self.settings.config;
+        let added = subsystem::command::added(config);
+        let found = Subsystem::find(name, &config.ssh, &added, self.connection.service);
         if found.is_none() {
             info!(peer = %self.connection.peer, name = display::name(name), "no such subsystem");
         }

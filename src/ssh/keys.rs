@@ -1,7 +1,8 @@
 //! `myelin keys`: the keys that may log in.
 //!
-//! Lists all of them and writes the first authorized_keys file, under a lock and atomically; the daemon
-//! reads it at each login, so a change is in force at once. Keys of the configuration are never written.
+//! Lists all of them and writes the first authorized_keys file and the list of revoked keys, under a lock and
+//! atomically; the daemon reads both at each login, so a change is in force at once. Keys of the configuration are
+//! never written: one that is to go is revoked.
 
 mod edit;
 
@@ -15,13 +16,16 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use self::edit::{Added, Selector};
-use super::authorized_keys::{KeyList, MAX_FILE, MAX_LINES, Source as KeySource, files as key_files};
+use super::authorized_keys::{
+    AuthorizedKey, Key, KeyList, MAX_FILE, MAX_LINES, Source as KeySource, files as key_files, revoked_files,
+};
+use super::control;
 use crate::config::{self, Config, Source};
 use crate::files::{self, FileLock};
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Show every key that may log in, and the lines that let nobody in.
+    /// Show every key that may log in, those that are revoked, and the lines that let nobody in.
     List {
         /// Print one JSON object.
         #[arg(long)]
@@ -36,7 +40,7 @@ pub enum Command {
         #[arg(long, conflicts_with = "key")]
         file: Option<PathBuf>,
     },
-    /// Take a key away.
+    /// Take a key away; one that stands elsewhere too, as in the configuration, is revoked until it is added again.
     Remove {
         /// The line, the base64 of the key, or its SHA256: fingerprint.
         #[arg(required = true, value_name = "KEY")]
@@ -70,6 +74,7 @@ pub fn main(source: &Source, command: Command) -> ExitCode {
 #[derive(Serialize)]
 struct Listing {
     keys: Vec<Entry>,
+    revoked: Vec<Entry>,
     refused: Vec<Refusal>,
     problems: Vec<String>,
 }
@@ -91,22 +96,28 @@ struct Refusal {
     reason: String,
 }
 
-impl Listing {
-    fn of(list: &KeyList) -> Self {
-        let keys = list.keys.iter().map(|entry| Entry {
+impl Entry {
+    fn of(entry: &AuthorizedKey) -> Self {
+        Self {
             r#type: entry.key.kind(),
             bits: entry.key.bits(),
             fingerprint: entry.key.fingerprint(),
             comment: entry.key.comment().to_owned(),
             source: entry.source.to_string(),
             options: entry.key.options().names().to_vec(),
-        });
+        }
+    }
+}
+
+impl Listing {
+    fn of(list: &KeyList) -> Self {
         let refused = list
             .refused
             .iter()
             .map(|line| Refusal { source: line.source.to_string(), reason: line.reason.to_string() });
         Self {
-            keys: keys.collect(),
+            keys: list.keys.iter().map(Entry::of).collect(),
+            revoked: list.revoked.iter().map(Entry::of).collect(),
             refused: refused.collect(),
             problems: list.file_errors.iter().map(ToString::to_string).collect(),
         }
@@ -126,6 +137,10 @@ impl Listing {
                 key.source,
                 printable(&key.comment)
             );
+        }
+        for key in &self.revoked {
+            let (kind, print, comment) = (&key.r#type, &key.fingerprint, printable(&key.comment));
+            println!("revoked: {kind} {print} {}  {comment}", key.source);
         }
         for line in &self.refused {
             println!("refused: {}: {}", line.source, line.reason);
@@ -183,9 +198,10 @@ fn lines_to_add(words: &[String], file: Option<&Path>) -> anyhow::Result<Vec<Str
 
 /// Adds all lines, or none when one of them is bad.
 fn add(config: &Config, lines: &[String]) -> anyhow::Result<()> {
-    let file = KeyFile::lock(config)?;
+    let file = KeyFile::lock(config, key_files(config).into_iter().next())?;
+    let revoked = KeyList::collect(config).revoked;
     let mut content = file.read()?;
-    let mut messages = Vec::new();
+    let (mut messages, mut forgiven) = (Vec::new(), Vec::new());
     for line in lines {
         match edit::add(&content, line, config.ssh.required_rsa_size)? {
             Added::Appended(new) => {
@@ -196,45 +212,76 @@ fn add(config: &Config, lines: &[String]) -> anyhow::Result<()> {
                 messages.push(format!("already there: {}:{line}", file.path.display()));
             }
         }
+        let selector = Selector::parse(line);
+        for entry in revoked.iter().filter(|entry| selector.selects(&entry.key)) {
+            if !entry.source.lies_in(&config.state_dir) {
+                bail!("the key is revoked in {}: remove it there", entry.source);
+            }
+            forgiven.push(&entry.key);
+        }
     }
     file.write(&content)?;
     messages.iter().for_each(|message| println!("{message}"));
+    if !forgiven.is_empty() {
+        let list = KeyFile::lock(config, revoked_files(config).next())?;
+        let forgive =
+            |content: Vec<u8>, key: &&Key| edit::remove(&content, &Selector::Key(Box::new((*key).clone()))).0;
+        list.write(&forgiven.iter().fold(list.read()?, forgive))?;
+        println!("no longer revoked: removed from {}", list.path.display());
+    }
     Ok(())
 }
 
 fn remove(config: &Config, name: &str) -> anyhow::Result<()> {
     let selector = Selector::parse(name);
-    let file = KeyFile::lock(config)?;
+    let file = KeyFile::lock(config, key_files(config).into_iter().next())?;
     let (kept, removed) = edit::remove(&file.read()?, &selector);
     if removed > 0 {
         file.write(&kept)?;
         println!("removed from {}", file.path.display());
     }
-    // The same key may let its owner in from elsewhere; who removes a key must hear that.
+    // The same key may let its owner in from elsewhere.
     let list = KeyList::collect(config);
-    match list.keys.iter().find(|entry| selector.selects(&entry.key)).map(|entry| &entry.source) {
-        Some(KeySource::Config) => {
-            bail!(
-                "the key is in the configuration (authorized_keys) and still lets its owner in: remove it there"
-            )
+    let is_meant = |entry: &&AuthorizedKey| selector.selects(&entry.key);
+    if let Some(entry) = list.keys.iter().find(is_meant) {
+        let place = match &entry.source {
+            KeySource::Config => "the configuration".into(),
+            place => place.to_string(),
+        };
+        let path = revoke(config, &entry.key)?;
+        println!("the key is also in {place}: revoked in {} until it is added again", path.display());
+    } else if removed == 0 {
+        match list.revoked.iter().find(is_meant) {
+            Some(entry) => println!("revoked before, in {}", entry.source),
+            None => bail!("no such key in {}; see: myelin keys list", file.path.display()),
         }
-        Some(place) => {
-            bail!("the key is also in {place} and still lets its owner in: remove it there")
-        }
-        None if removed == 0 => bail!("no such key in {}; see: myelin keys list", file.path.display()),
-        None => Ok(()),
     }
+    control::end_revoked(config);
+    Ok(())
 }
 
-/// The first authorized_keys file, locked against other writers.
+/// Puts a key on the list of those that never log in.
+fn revoke(config: &Config, key: &Key) -> anyhow::Result<PathBuf> {
+    let list = KeyFile::lock(config, revoked_files(config).next())?;
+    let mut content = list.read()?;
+    if content.last().is_some_and(|byte| *byte != b'\n') {
+        content.push(b'\n');
+    }
+    content.extend(format!("{} {} {}", key.kind(), key.blob(), key.comment()).trim_end().bytes());
+    content.push(b'\n');
+    list.write(&content)?;
+    Ok(list.path)
+}
+
+/// A file of keys, locked against other writers.
 struct KeyFile {
     path: PathBuf,
     _lock: FileLock,
 }
 
 impl KeyFile {
-    fn lock(config: &Config) -> anyhow::Result<Self> {
-        let path = key_files(config).into_iter().next().context("no authorized_keys_file is configured")?;
+    fn lock(config: &Config, path: Option<PathBuf>) -> anyhow::Result<Self> {
+        let path = path.context("no authorized_keys_file is configured")?;
         // A link stays a link: the file that it names is replaced.
         let path = path.canonicalize().unwrap_or(path);
         let folder = path.parent().context("authorized_keys_file must be an absolute path")?;

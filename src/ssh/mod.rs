@@ -13,15 +13,18 @@ mod failures;
 mod forward;
 mod handler;
 pub mod host_keys;
+pub mod info;
 pub mod keys;
+mod of_this_boot;
 pub mod passwords;
 pub mod probe;
 #[cfg(debug_assertions)]
 mod provoke;
+mod revocation;
 mod server;
 pub mod sessions;
 pub mod status;
-mod subsystem;
+pub mod subsystem;
 mod worker;
 
 pub use worker::main;

@@ -14,11 +14,9 @@ use tracing::warn;
 
 pub use hash::Check;
 
+use super::of_this_boot;
 use crate::config::{Config, Secret, User};
-use crate::files;
 
-/// How much of the file is read.
-const MAX_FILE: u64 = 64 << 10;
 /// That the file cannot be used.
 static SAID: Once = Once::new();
 
@@ -43,6 +41,10 @@ impl Users {
         self.all.is_empty()
     }
 
+    pub fn contains(&self, name: &str) -> bool {
+        self.all.contains_key(name)
+    }
+
     /// What is to be known for a check of this user's password. An unknown name costs as much time.
     pub fn entry(&self, name: &str) -> Check {
         Check::new(self.all.get(name).cloned())
@@ -56,15 +58,15 @@ impl Users {
 
 /// Where users that were added at run time stand: `NAME = "HASH"`.
 pub fn file(config: &Config) -> PathBuf {
-    config.runtime_dir.join("users.toml")
+    of_this_boot::path(config, "users.toml")
 }
 
 /// Those users. A file that cannot be used has none. That is said once a worker: strangers make us read it.
 fn of_this_boot(config: &Config) -> BTreeMap<String, User> {
     let path = file(config);
-    let bytes = match files::read_limited(&path, MAX_FILE) {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_not_found() => return BTreeMap::new(),
+    let bytes = match of_this_boot::read(&path) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return BTreeMap::new(),
         Err(error) => {
             SAID.call_once(|| warn!(%error, "users added at run time cannot log in"));
             return BTreeMap::new();

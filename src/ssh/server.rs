@@ -24,6 +24,7 @@ use super::host_keys::HostKeys;
 use super::passwords::{Check, Users};
 use super::{algorithms, probe};
 use crate::config::{Config, Source};
+use crate::tasks::aside;
 use crate::{sys, systemd};
 
 /// What all queues together may hold in memory and on disk.
@@ -251,7 +252,7 @@ impl Server {
     pub async fn check_password(&self, check: Check, password: Vec<u8>) -> Result<(), &'static str> {
         let Ok(_place) = self.password_checks.try_acquire() else { return Err("too many passwords at once") };
         let password = Zeroizing::new(password);
-        let checked = tokio::task::spawn_blocking(move || check.is_right(&password)).await;
+        let checked = aside(move || check.is_right(&password)).await;
         if checked.unwrap_or(false) { Ok(()) } else { Err("wrong password, or no such user") }
     }
 
@@ -259,7 +260,7 @@ impl Server {
     /// its thread behind.
     pub async fn look_up(&self, ask: LookUp) -> io::Result<std::vec::IntoIter<SocketAddr>> {
         let place = Arc::clone(&self.lookups).acquire_owned().await.map_err(io::Error::other)?;
-        let asked = tokio::task::spawn_blocking(move || {
+        let asked = aside(move || {
             let _place = place;
             ask()
         });

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::sys::signal::Signal;
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -25,6 +26,7 @@ use super::pty::Master;
 use super::relay::{self, READ_SIZE};
 use super::{Controls, Session, motd};
 use crate::sys;
+use crate::tasks::{self, Task};
 
 /// Room for input between us and a program that is busy.
 const PIPE_SIZE: libc::c_int = 256 << 10;
@@ -194,14 +196,11 @@ impl Running {
     async fn see_through(self, session: &Session, output: &Output) -> Exit {
         let Self { mut child, controls, ends } = self;
         let flow = &session.flow;
-        let (input, mut relay): (
-            tokio::task::JoinHandle<()>,
-            std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-        ) = match ends {
+        let (input, mut relay): (JoinHandle<()>, Task) = match ends {
             Ends::Pipes { mut stdin, mut stdout, mut stderr } => {
                 let flow = Arc::clone(flow);
                 // The end of the pipe closes with the input.
-                let input = tokio::spawn(async move { relay::feed(&flow, &mut stdin).await });
+                let input = tasks::spawn(async move { relay::feed(&flow, &mut stdin).await });
                 let (out, err) = (output.clone(), output.clone());
                 let relay = async move {
                     tokio::join!(
@@ -212,7 +211,7 @@ impl Running {
                 (input, Box::pin(relay))
             }
             Ends::Terminal(master) => {
-                let input = tokio::spawn(feed_terminal(Arc::clone(flow), Arc::clone(&master)));
+                let input = tasks::spawn(feed_terminal(Arc::clone(flow), Arc::clone(&master)));
                 let out = output.clone();
                 (input, Box::pin(async move { relay_terminal(&master, &out).await }))
             }

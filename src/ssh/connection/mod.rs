@@ -13,6 +13,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use russh::Disconnect;
+use russh::keys::PublicKey;
 use russh::server::Handle;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -23,7 +24,7 @@ use super::channel::budget::Budget;
 use super::handler::Handler;
 use super::server::Server;
 use crate::config::Ssh;
-use crate::sys;
+use crate::{sys, tasks};
 use admission::{ConnectionId, Progress};
 use guard::Guard;
 
@@ -56,6 +57,16 @@ pub struct Login {
     pub user: String,
     /// `SHA256:…` of the key, or the method that needed none.
     pub fingerprint: String,
+    pub proof: Proof,
+}
+
+/// What a login stands on. Should it be taken away, the connection ends (see `revocation`).
+#[derive(Clone, Debug)]
+pub enum Proof {
+    Key(PublicKey),
+    /// A password, or that none is needed.
+    User(String),
+    Probe,
 }
 
 /// What is known of a connection while it lasts.
@@ -109,7 +120,7 @@ impl Connection {
             let _ = timeout(LAST_WORDS, told).await;
         }
         let connection = Arc::clone(self);
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             sleep(LAST_WORDS).await;
             connection.end.tell(why);
         });
@@ -143,9 +154,9 @@ impl Connection {
 
     /// Runs `task` beside the connection. Should it panic, the connection ends: its client would wait for ever.
     pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        let task = tokio::spawn(task);
+        let task = tasks::spawn(task);
         let connection = Arc::downgrade(self);
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             if task.await.is_err()
                 && let Some(connection) = connection.upgrade()
             {

@@ -73,7 +73,7 @@ impl Forwards {
     ) {
         let shared = Arc::clone(&self.0);
         let permitted = target.check(options, &shared).and_then(|dial| Ok((dial, shared.place()?)));
-        self.0.connection.spawn(Box::pin(async move {
+        self.0.connection.spawn(async move {
             let connected: Result<(Ends, Place), Refusal> = match permitted {
                 Ok((dial, place)) => dial.connect(&shared.server).await.map(|ends| (ends, place)),
                 Err(refusal) => Err(refusal),
@@ -90,7 +90,7 @@ impl Forwards {
                     reply.reject(refusal.reason()).await;
                 }
             }
-        }));
+        });
     }
 }
 

@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::Handler;
 use crate::ssh::authorized_keys::{AuthorizedKey, KeyList};
-use crate::ssh::connection::Login;
+use crate::ssh::connection::{Login, Proof};
 use crate::ssh::passwords::Users;
 use crate::ssh::{algorithms, display};
 
@@ -51,7 +51,8 @@ impl Handler {
         match self.may_be(user).and(right) {
             Ok(()) => {
                 info!(peer = %self.connection.peer, user = display::name(user), method, "ssh.auth.ok");
-                self.login = Some(Login { user: display::name(user), fingerprint: method.into() });
+                let (shown, proof) = (display::name(user), Proof::User(user.to_owned()));
+                self.login = Some(Login { user: shown, fingerprint: method.into(), proof });
                 Auth::Accept
             }
             Err(reason) => {

@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use zeroize::Zeroizing;
 
-use super::{MAX_FILE, file, hash, parse};
+use super::{file, hash, parse};
 use crate::config::{self, Config, MAX_PASSWORD, Source};
-use crate::files::{self, FileLock};
+use crate::ssh::{control, of_this_boot};
 
-/// How long another `myelin users` may take.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// 16 characters of 5 bits.
 const GENERATED_BYTES: usize = 10;
 
@@ -33,7 +30,7 @@ pub enum Command {
         #[arg(long, required_unless_present = "generate")]
         password_stdin: bool,
     },
-    /// Take a user of this boot away; connections stay.
+    /// Take a user of this boot away; connections end, unless revoke_ends_sessions is false.
     Remove { name: String },
 }
 
@@ -58,7 +55,8 @@ fn list(config: &Config) -> anyhow::Result<()> {
     for name in config.ssh.users.keys() {
         writeln!(out, "{name}  configuration")?;
     }
-    for name in read(&file(config))?.keys() {
+    let path = file(config);
+    for name in known(of_this_boot::read(&path)?, &path)?.keys() {
         writeln!(out, "{name}  until the reboot")?;
     }
     Ok(())
@@ -91,6 +89,7 @@ fn remove(config: &Config, name: &str) -> anyhow::Result<()> {
     if config.ssh.users.contains_key(name) {
         bail!("{name} is also in the configuration ([ssh.users]) and may still log in: remove it there");
     }
+    control::end_revoked(config);
     Ok(())
 }
 
@@ -99,28 +98,22 @@ fn change(
     edit: impl FnOnce(&mut BTreeMap<String, String>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let path = file(config);
-    files::make_dir(&config.runtime_dir, 0o755)?;
-    let _lock = FileLock::wait(&path.with_extension("lock"), LOCK_WAIT)?;
-    let mut users = read(&path)?;
-    edit(&mut users)?;
-    let mut text = String::new();
-    for (name, hash) in &users {
-        // A name has no quote in it, and JSON's texts are TOML's.
-        text.push_str(&format!("{} = {}\n", serde_json::to_string(name)?, serde_json::to_string(hash)?));
-    }
-    if text.len() as u64 > MAX_FILE {
-        bail!("there are too many users: remove some first");
-    }
-    Ok(files::write_atomic(&path, text.as_bytes(), 0o600)?)
+    of_this_boot::change(config, &path, |content| {
+        let mut users = known(content, &path)?;
+        edit(&mut users)?;
+        let mut text = String::new();
+        for (name, hash) in &users {
+            // A name has no quote in it, and JSON's texts are TOML's.
+            text.push_str(&format!("{} = {}\n", serde_json::to_string(name)?, serde_json::to_string(hash)?));
+        }
+        Ok(text.into_bytes())
+    })
 }
 
-fn read(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    match files::read_limited(path, MAX_FILE) {
-        Ok(bytes) => parse(&String::from_utf8_lossy(&bytes))
-            .with_context(|| format!("{} is broken: remove it", path.display())),
-        Err(error) if error.is_not_found() => Ok(BTreeMap::new()),
-        Err(error) => Err(error.into()),
-    }
+fn known(content: Option<Vec<u8>>, path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let Some(bytes) = content else { return Ok(BTreeMap::new()) };
+    parse(&String::from_utf8_lossy(&bytes))
+        .with_context(|| format!("{} is broken: remove it", path.display()))
 }
 
 fn generated() -> anyhow::Result<Zeroizing<String>> {

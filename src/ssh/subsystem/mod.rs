@@ -1,7 +1,8 @@
 //! Subsystems: what a client can ask for by name (RFC 4254 section 6.5).
 //!
-//! To add one: a variant here, its name in `find`, and its work in a file beside this one, called by `run`.
+//! To add one: a variant here, its name in `BUILT_IN` and `built_in`, its work in a file beside this one, called by `run`.
 
+pub mod command;
 mod fwup;
 pub mod legacy;
 mod sftp;
@@ -11,6 +12,7 @@ use crate::config::{INTERNAL_SFTP, Ssh};
 use crate::ssh::channel::{self, Exit, Session};
 use crate::ssh::connection::Service;
 use crate::ssh::probe;
+use command::Programs;
 
 /// The longest name that is looked up.
 const MAX_NAME: usize = 64;
@@ -32,9 +34,12 @@ pub enum Subsystem {
 }
 
 impl Subsystem {
+    /// What clients are told of.
+    const BUILT_IN: &[&str] = &["fwup", "sftp", "myelin-status", legacy::NAME];
+
     /// The subsystem of this name, if clients of this listener may use it. A name of ours can be given to
-    /// another program in the configuration.
-    pub fn find(name: &str, ssh: &Ssh, service: Service) -> Option<Self> {
+    /// another program, since the boot (`added`) or in the configuration.
+    pub fn find(name: &str, ssh: &Ssh, added: &Programs, service: Service) -> Option<Self> {
         if name.len() > MAX_NAME {
             return None;
         }
@@ -42,16 +47,23 @@ impl Subsystem {
             (Service::Legacy, legacy::NAME) => Some(Self::Legacy),
             (Service::Legacy, _) => None,
             (Service::Ssh, probe::SUBSYSTEM) => Some(Self::Probe),
-            (Service::Ssh, _) if ssh.subsystem.contains_key(name) => {
-                let words = ssh.subsystem.get(name)?;
-                let is_ours = words.first().is_some_and(|word| word == INTERNAL_SFTP);
-                Some(if is_ours { Self::Sftp } else { Self::Program(words.clone()) })
-            }
-            (Service::Ssh, "fwup") => Some(Self::Fwup),
-            (Service::Ssh, "sftp") if ssh.sftp => Some(Self::Sftp),
-            (Service::Ssh, "myelin-status") => Some(Self::Status),
-            (Service::Ssh, legacy::NAME) if ssh.legacy.enabled => Some(Self::Legacy),
-            (Service::Ssh, _) => None,
+            (Service::Ssh, _) => added.get(name).or_else(|| ssh.subsystem.get(name)).map_or_else(
+                || Self::built_in(name, ssh),
+                |words| {
+                    let is_ours = words.first().is_some_and(|word| word == INTERNAL_SFTP);
+                    Some(if is_ours { Self::Sftp } else { Self::Program(words.clone()) })
+                },
+            ),
+        }
+    }
+
+    fn built_in(name: &str, ssh: &Ssh) -> Option<Self> {
+        match name {
+            "fwup" => Some(Self::Fwup),
+            "sftp" if ssh.sftp => Some(Self::Sftp),
+            "myelin-status" => Some(Self::Status),
+            legacy::NAME if ssh.legacy.enabled => Some(Self::Legacy),
+            _ => None,
         }
     }
 
