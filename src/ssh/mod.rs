@@ -10,6 +10,7 @@ mod connection;
 mod control;
 mod display;
 mod failures;
+mod forward;
 mod handler;
 pub mod host_keys;
 pub mod info;

@@ -41,6 +41,12 @@ const NO_KEYS_REMINDER: Duration = Duration::from_secs(60);
 /// Passwords that are checked at the same time.
 const MAX_PASSWORD_CHECKS: usize = 4;
 
+/// Names that are looked up at the same time; each takes a thread until the resolver gives up.
+const MAX_LOOKUPS: usize = 8;
+
+/// The addresses of a name, from a resolver that waits.
+type LookUp = Box<dyn FnOnce() -> io::Result<std::vec::IntoIter<SocketAddr>> + Send>;
+
 /// The configuration in force, and what was made of it. New connections get the newest.
 pub struct Settings {
     pub source: Source,
@@ -78,6 +84,7 @@ pub struct Server {
     failures: Mutex<Failures>,
     penalties: Mutex<Penalties>,
     password_checks: Semaphore,
+    lookups: Arc<Semaphore>,
     jobs: Mutex<Vec<Weak<Controls>>>,
     served: AtomicBool,
     listening: Mutex<Vec<String>>,
@@ -102,6 +109,7 @@ impl Server {
             failures: Mutex::default(),
             penalties: Mutex::default(),
             password_checks: Semaphore::new(MAX_PASSWORD_CHECKS),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             jobs: Mutex::default(),
             served: AtomicBool::new(false),
             listening: Mutex::default(),
@@ -296,6 +304,17 @@ impl Server {
     ) -> Answer {
         let Ok(_place) = self.password_checks.try_acquire() else { return Answer::TOO_MANY };
         passwords::ask(&config.ssh.auth_command, user, peer, method, password).await
+    }
+
+    /// Asks the resolver beside the work, where few do so at the same time: whoever waits no longer for it leaves
+    /// its thread behind.
+    pub async fn look_up(&self, ask: LookUp) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+        let place = Arc::clone(&self.lookups).acquire_owned().await.map_err(io::Error::other)?;
+        let asked = aside(move || {
+            let _place = place;
+            ask()
+        });
+        asked.await.map_err(io::Error::other)?
     }
 
     /// How long a wrong password waits for its answer: a second, more or less by a fifth.

@@ -1,15 +1,28 @@
-//! OpenSSH's server, to know that a test is right.
+//! OpenSSH's daemon, to know that a test is right.
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
-use super::{banner, free_port, wait_until};
+use super::{Device, banner, free_port, new_folder, new_key, wait_until};
 
-/// A running sshd, for as long as this lives.
+impl Device {
+    /// Starts sshd in the place of ours, with more lines for its configuration.
+    pub fn start_sshd(more: &str) -> Self {
+        let (folder, public) = new_folder();
+        fs::write(folder.path().join("keys"), public + "\n").unwrap();
+        let keys = folder.path().join("keys");
+        let (port, daemon) = spawn(folder.path(), &format!("AuthorizedKeysFile {}\n{more}", keys.display()));
+        let device = Self { folder, port, daemon, wrapper: Vec::new() };
+        device.wait_until_it_answers();
+        device
+    }
+}
+
+/// An sshd beside ours, for as long as this lives.
 pub struct Sshd {
     pub port: u16,
-    server: Child,
+    daemon: Child,
 }
 
 impl Sshd {
@@ -20,23 +33,8 @@ impl Sshd {
             eprintln!("SKIPPED: OpenSSH's sshd is not asked, it needs root");
             return None;
         }
-        let port = free_port();
-        let host_key = folder.join("sshd_host_key");
-        if !host_key.exists() {
-            super::new_key(&host_key);
-        }
-        let text = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nUsePAM no\nStrictModes no\nPidFile none\n\
-             PermitRootLogin yes\n{config}\n",
-            host_key.display()
-        );
-        let path = folder.join(format!("sshd_config{port}"));
-        fs::write(&path, text).unwrap();
-        // sshd wants this folder of its package's service.
-        let _ = fs::create_dir_all("/run/sshd");
-        let log = fs::File::create(folder.join("sshd.log")).unwrap();
-        let server = Command::new("/usr/sbin/sshd").args(["-D", "-e", "-f"]).arg(path).stderr(log).spawn();
-        let sshd = Self { port, server: server.expect("sshd is installed (apt install openssh-server)") };
+        let (port, daemon) = spawn(folder, config);
+        let sshd = Self { port, daemon };
         wait_until("sshd answers", || banner(port).is_some());
         Some(sshd)
     }
@@ -44,7 +42,28 @@ impl Sshd {
 
 impl Drop for Sshd {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
     }
+}
+
+fn spawn(folder: &Path, config: &str) -> (u16, Child) {
+    let port = free_port();
+    new_key(&folder.join("host"));
+    let here = folder.display();
+    let text = format!(
+        "Port {port}\nListenAddress 127.0.0.1\nHostKey {here}/host\nUsePAM no\nStrictModes no\nPidFile none\n\
+         {config}\n"
+    );
+    fs::write(folder.join("sshd_config"), text).unwrap();
+    // sshd wants this folder of its package's service.
+    let _ = fs::create_dir_all("/run/sshd");
+    let daemon = Command::new("/usr/sbin/sshd")
+        .args(["-D", "-e", "-f"])
+        .arg(folder.join("sshd_config"))
+        .stdin(Stdio::null())
+        .stderr(fs::File::create(folder.join("sshd.log")).unwrap())
+        .spawn()
+        .expect("sshd is installed (apt install openssh-server)");
+    (port, daemon)
 }

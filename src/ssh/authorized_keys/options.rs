@@ -1,8 +1,7 @@
 //! The options in front of a key (sshd(8), AUTHORIZED_KEYS FILE FORMAT): what its owner may do.
 //!
-//! An option is obeyed or the line is refused. Forwarding does not exist here yet, so what narrows it holds by
-//! itself. Values are never repeated in a message: a command may have a password in it. What a certificate says
-//! becomes the same options.
+//! An option is obeyed or the line is refused. Values are never repeated in a message: a command may have a
+//! password in it. What a certificate says becomes the same options.
 
 mod from;
 pub mod time;
@@ -12,7 +11,7 @@ use std::net::IpAddr;
 pub use self::from::Sources;
 use self::time::Expiry;
 use super::LineError;
-use crate::config::split_commas;
+use crate::config::{Permit, split_commas};
 
 /// What the owner of a key may do. The default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +21,9 @@ pub struct Options {
     sources: Option<Sources>,
     expiry: Option<Expiry>,
     no_pty: bool,
+    no_port_forwarding: bool,
+    /// Where connections may lead that we make for the client; empty is anywhere.
+    permit_open: Vec<Permit>,
     subsystems: Option<Vec<String>>,
     no_fwup: bool,
     no_sftp: bool,
@@ -69,8 +71,15 @@ impl Options {
         let bad = || LineError::BadOption(name);
         match (name, value) {
             // In the order of the line: a later word allows again what an earlier one took.
-            ("restrict" | "no-pty", None) => self.no_pty = true,
+            ("restrict", None) => (self.no_pty, self.no_port_forwarding) = (true, true),
+            ("no-pty", None) => self.no_pty = true,
             ("pty", None) => self.no_pty = false,
+            ("no-port-forwarding", None) => self.no_port_forwarding = true,
+            ("port-forwarding", None) => self.no_port_forwarding = false,
+            ("permitopen", Some(value)) => {
+                let permit = Permit::try_from(value).ok().filter(Permit::names_a_host);
+                self.permit_open.push(permit.ok_or_else(bad)?);
+            }
             ("no-fwup", None) => self.no_fwup = true,
             ("no-sftp", None) => self.no_sftp = true,
             ("no-touch-required", None) => self.no_touch_required = true,
@@ -93,15 +102,13 @@ impl Options {
             (
                 "agent-forwarding"
                 | "no-agent-forwarding"
-                | "port-forwarding"
-                | "no-port-forwarding"
                 | "X11-forwarding"
                 | "no-X11-forwarding"
                 | "user-rc"
                 | "no-user-rc",
                 None,
             )
-            | ("permitopen" | "permitlisten" | "tunnel", Some(_)) => {}
+            | ("permitlisten" | "tunnel", Some(_)) => {}
             ("environment" | "verify-required", _) => return Err(LineError::Option(name)),
             _ => return Err(bad()),
         }
@@ -154,18 +161,35 @@ impl Options {
         self.no_touch_required
     }
 
-    /// Takes away whatever `other` does not allow either. Where from and until when was asked of both already.
-    pub fn narrow(&mut self, other: &Self) -> Result<(), &'static str> {
-        let Self { command, no_pty, subsystems, no_fwup, no_sftp, no_touch_required, .. } = other;
+    /// Takes away from what a certificate allows whatever the `line` of its authority does not allow either. Where
+    /// from and until when was asked of both already.
+    pub fn narrow(&mut self, line: &Self) -> Result<(), &'static str> {
+        // Every field is named, so that a new one is thought of here.
+        let Self {
+            names: _,
+            command,
+            sources: _,
+            expiry: _,
+            no_pty,
+            no_port_forwarding,
+            permit_open,
+            subsystems,
+            no_fwup,
+            no_sftp,
+            authority: _,
+            principals: _,
+            no_touch_required,
+        } = line;
         if command.is_some() {
             if self.command.is_some() && self.command != *command {
                 return Err("the certificate and the line of its authority have different commands");
             }
             self.command.clone_from(command);
         }
-        if subsystems.is_some() {
-            self.subsystems.clone_from(subsystems);
-        }
+        // Certificates say nothing of these.
+        self.subsystems.clone_from(subsystems);
+        self.permit_open.clone_from(permit_open);
+        self.no_port_forwarding |= no_port_forwarding;
         self.no_pty |= no_pty;
         self.no_fwup |= no_fwup;
         self.no_sftp |= no_sftp;
@@ -185,6 +209,16 @@ impl Options {
 
     pub fn allow_pty(&self) -> bool {
         !self.no_pty
+    }
+
+    /// Whether connections may be forwarded at all. A key for certain subsystems is for nothing else.
+    pub fn allow_port_forwarding(&self) -> bool {
+        !self.no_port_forwarding && self.subsystems.is_none()
+    }
+
+    /// Where the connections may lead that we make for the client, if the key says so.
+    pub fn permit_open(&self) -> Option<&[Permit]> {
+        (!self.permit_open.is_empty()).then_some(&self.permit_open)
     }
 
     /// Whether the subsystem of this name may run. Who may use `fwup` may use its older protocol, and
@@ -274,6 +308,17 @@ mod tests {
     }
 
     #[test]
+    fn forwarding_is_narrowed_and_forbidden() {
+        assert!(parse("no-pty").allow_port_forwarding() && parse("no-pty").permit_open().is_none());
+        assert!(parse("restrict,port-forwarding").allow_port_forwarding());
+        for forbidden in ["restrict", "port-forwarding,no-port-forwarding", "subsystems=\"fwup\""] {
+            assert!(!parse(forbidden).allow_port_forwarding(), "{forbidden}");
+        }
+        let options = parse("permitopen=\"localhost:80\",PermitOpen=\"[::1]:*\"");
+        assert_eq!(options.permit_open().map(<[Permit]>::len), Some(2));
+    }
+
+    #[test]
     fn a_command_keeps_its_quotes_and_commas() {
         let options = parse(r#"command="echo \"a, b\" c\\d",no-pty"#);
         assert_eq!(options.command(), Some(r#"echo "a, b" c\\d"#));
@@ -312,6 +357,8 @@ mod tests {
             ("command=\"a\"b", LineError::BadOption("command")),
             ("command=\"a\",command=\"b\"", LineError::BadOption("command")),
             ("from=\"10.0.0.0/99\"", LineError::BadOption("from")),
+            ("permitopen=\"80\"", LineError::BadOption("permitopen")),
+            ("permitopen=\"host\"", LineError::BadOption("permitopen")),
             ("expiry-time=\"soon\"", LineError::BadOption("expiry-time")),
         ] {
             let parsed = if text.is_empty() { Options::parse(",") } else { Options::parse(text) };
