@@ -325,8 +325,14 @@ impl Server {
         Duration::from_millis(800 + u64::from(u16::from_le_bytes(random)) * 400 / u64::from(u16::MAX))
     }
 
-    /// Says how to add a key, at most once a minute.
-    pub fn remind_of_missing_keys(&self) {
+    /// Says how to add a key, at most once a minute, if these are all and there are no passwords either.
+    pub fn remind_if_nobody_can_log_in(&self, config: &Config, list: &KeyList) {
+        if !list.keys.is_empty()
+            || !config.ssh.authorized_keys_command.is_empty()
+            || !Users::collect(config).is_empty()
+        {
+            return;
+        }
         let mut last = lock(&self.last_no_keys_reminder);
         let now = Instant::now();
         if last.is_none_or(|at| now.duration_since(at) >= NO_KEYS_REMINDER) {
@@ -342,9 +348,7 @@ impl Server {
     pub async fn watch_for_missing_keys(&self) {
         loop {
             let config = &self.settings().config;
-            if KeyList::collect(config).keys.is_empty() && Users::collect(config).is_empty() {
-                self.remind_of_missing_keys();
-            }
+            self.remind_if_nobody_can_log_in(config, &KeyList::collect(config));
             tokio::time::sleep(NO_KEYS_REMINDER).await;
         }
     }

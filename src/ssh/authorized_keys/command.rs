@@ -27,9 +27,12 @@ const AT_ONCE: usize = 4;
 /// How often the log says that it cannot be run.
 const WARN_PAUSE: Duration = Duration::from_secs(60);
 
-/// The answers of the last half minute, by user and fingerprint.
+/// By user and fingerprint: until when an answer counts, and the answer.
+type Answers = HashMap<(String, String), (Instant, Arc<[u8]>)>;
+
+/// The answers of the last half minute.
 pub struct KeyCommand {
-    answers: Mutex<HashMap<(String, String), (Instant, Arc<[u8]>)>>,
+    answers: Mutex<Answers>,
     places: Semaphore,
     reported: Mutex<Reported>,
     warned: Mutex<Option<Instant>>,

@@ -219,9 +219,7 @@ impl Handler {
         }
         let list = KeyList::collect(config);
         self.server.report_key_faults(&list);
-        if list.keys.is_empty() && Users::collect(config).is_empty() {
-            self.server.remind_of_missing_keys();
-        }
+        self.server.remind_if_nobody_can_log_in(config, &list);
         let peer = self.connection.peer.ip();
         let authorized = |entry: &AuthorizedKey, proof| Authorized {
             source: entry.source.to_string(),
