@@ -9,6 +9,7 @@ mod config;
 mod files;
 mod firmware;
 mod fwup;
+mod hook;
 mod host;
 mod logging;
 mod pipe;

@@ -3,6 +3,7 @@
 pub mod admission;
 mod guard;
 mod observer;
+mod rekeying;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,8 +34,6 @@ const CONNECTION_MEMORY: usize = 4 << 20;
 /// Probes of an idle TCP connection: after a minute, every 10 s, six times (tcp(7)).
 const TCP_KEEPALIVE: [(libc::c_int, libc::c_int); 3] =
     [(libc::TCP_KEEPIDLE, 60), (libc::TCP_KEEPINTVL, 10), (libc::TCP_KEEPCNT, 6)];
-/// How long sent data may stay unacknowledged, in milliseconds.
-const TCP_USER_TIMEOUT: libc::c_int = 90_000;
 /// A client whose line has begun but not ended is looked at again after so long.
 const PEEK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -88,6 +87,8 @@ pub struct Connection {
     channels: AtomicUsize,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    /// russh has read everything that has come, and waits for more.
+    waits_for_client: AtomicBool,
 }
 
 impl Connection {
@@ -124,6 +125,11 @@ impl Connection {
             sleep(LAST_WORDS).await;
             connection.end.tell(why);
         });
+    }
+
+    /// Sets the class of our packets: whether somebody types on one of its channels.
+    pub fn set_class(&self, ssh: &Ssh, is_interactive: bool) {
+        set_class(&self.stream, if is_interactive { ssh.ipqos.interactive } else { ssh.ipqos.bulk });
     }
 
     pub fn channel_opened(&self) {
@@ -189,6 +195,10 @@ impl Connection {
         let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, room);
     }
 
+    fn set_waits_for_client(&self, waits: bool) {
+        self.waits_for_client.store(waits, Ordering::Relaxed);
+    }
+
     pub fn count_read(&self, bytes: usize) {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -250,7 +260,8 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let local = stream.local_addr().unwrap_or(peer);
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-    set_options(&stream);
+    let settings = server.settings();
+    set_options(&stream, &settings.config.ssh);
     let connection = Arc::new(Connection {
         id: server.next_id(),
         service,
@@ -269,6 +280,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
         channels: AtomicUsize::new(0),
         bytes_in: AtomicU64::new(0),
         bytes_out: AtomicU64::new(0),
+        waits_for_client: AtomicBool::new(false),
     });
     debug!(%peer, id = connection.id, "ssh.connect");
     let entry = server.enter(&connection);
@@ -282,6 +294,20 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
     let seconds = connection.since.elapsed().as_secs();
     if let Some(login) = connection.login.get() {
         info!(%peer, user = login.user, seconds, bytes_in, bytes_out, reason, "ssh.disconnect");
+        if !matches!(login.proof, Proof::Probe) {
+            server.tell(
+                "ssh.disconnect",
+                &[
+                    ("MYELIN_PEER", &peer),
+                    ("MYELIN_USER", &login.user),
+                    ("MYELIN_KEY", &login.fingerprint),
+                    ("MYELIN_REASON", &reason),
+                    ("MYELIN_SECONDS", &seconds),
+                    ("MYELIN_BYTES_IN", &bytes_in),
+                    ("MYELIN_BYTES_OUT", &bytes_out),
+                ],
+            );
+        }
     } else {
         debug!(%peer, seconds, bytes_in, bytes_out, reason, "ssh.disconnect");
     }
@@ -300,10 +326,11 @@ async fn run(server: &Arc<Server>, connection: &Arc<Connection>) -> Result<(), s
     let guard = Guard::new(Arc::clone(connection), login_deadline);
     let handler = Handler::new(Arc::clone(server), Arc::clone(connection), Arc::clone(&settings));
     let hello = settings.config.ssh.hello_timeout.duration();
-    let session = timeout(hello, russh::server::run_stream(Arc::clone(&settings.russh), guard, handler))
+    let session = timeout(hello, russh::server::run_stream(settings.russh_config(), guard, handler))
         .await
         .map_err(|_| io::Error::other("no identification within hello_timeout"))??;
     connection.handle.get_or_init(|| session.handle());
+    tokio::spawn(rekeying::watch(Arc::downgrade(connection), settings.config.ssh.rekey_timeout.duration()));
     session.await
 }
 
@@ -335,13 +362,25 @@ async fn watch_for_identification(connection: &Connection) {
     }
 }
 
-fn set_options(stream: &TcpStream) {
+fn set_options(stream: &TcpStream, ssh: &Ssh) {
     // None of these is worth a connection: the kernel's defaults serve as well, only slower to notice an end.
-    let _ = stream.set_nodelay(true);
+    let _ = stream.set_nodelay(ssh.no_delay);
     let socket = stream.as_fd();
-    let _ = sys::set_socket_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
-    for (name, value) in TCP_KEEPALIVE {
-        let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, name, value);
+    if ssh.tcp_keep_alive {
+        let _ = sys::set_socket_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+        for (name, value) in TCP_KEEPALIVE {
+            let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, name, value);
+        }
     }
-    let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, TCP_USER_TIMEOUT);
+    let milliseconds =
+        libc::c_int::try_from(ssh.tcp_user_timeout.duration().as_millis()).unwrap_or(libc::c_int::MAX);
+    let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds);
+    set_class(stream, ssh.ipqos.interactive);
+}
+
+/// Both families: a socket of one may carry the other.
+fn set_class(stream: &TcpStream, class: Option<u8>) {
+    let Some(class) = class.map(libc::c_int::from) else { return };
+    let _ = sys::set_socket_option(stream.as_fd(), libc::IPPROTO_IP, libc::IP_TOS, class);
+    let _ = sys::set_socket_option(stream.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_TCLASS, class);
 }
