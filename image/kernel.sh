@@ -1,18 +1,25 @@
 #!/bin/sh
 # Debian's kernel for arm64 virtual machines, and an initramfs of 1.3 MB that mounts the chosen slot.
 #
-#   image/kernel.sh      -> $OUT/Image, $OUT/initrd.img
+#   image/kernel.sh         -> $OUT/Image, $OUT/initrd.img
+#   image/kernel.sh rpi3    -> $OUT/rpi3/Image, initrd.img and rpi3.dtb: the kernel for machines, and a Pi 3's devices
 # shellcheck disable=SC1091,SC2153,SC2154 # checked by itself
 . "$(dirname "$0")/common.sh"
 need depmod cpio xz dpkg-deb
 
-# Of the board's devices, the file systems of root and /data, and what these load by themselves on a PC.
-MODULES="virtio_mmio virtio_blk virtio_net virtio-rng squashfs crc32c_generic ext4"
+# The board's devices.
+case ${1:-virt} in
+    virt) flavour=cloud-arm64 devices="virtio_mmio virtio_blk virtio_net virtio-rng" ;;
+    rpi3) flavour=arm64 devices="bcm2835 dwc2 cdc_ether" OUT=$OUT/rpi3; mkdir -p "$OUT" ;;
+    *) die "$1 is no board of ours: virt, rpi3" ;;
+esac
+# The file systems of root and /data, and what these load by themselves on a PC.
+MODULES="$devices squashfs crc32c_generic ext4"
 
 lock image
 conf=$(apt_state arm64 "$SUITE") || die "no package index of Debian $SUITE for arm64"
-package=$(APT_CONFIG=$conf apt-cache depends linux-image-cloud-arm64 | awk '/Depends: linux-image-/ { print $2; exit }')
-[ -n "$package" ] || die "Debian $SUITE has no kernel for arm64 virtual machines"
+package=$(APT_CONFIG=$conf apt-cache depends "linux-image-$flavour" | awk '/Depends: linux-image-/ { print $2; exit }')
+[ -n "$package" ] || die "Debian $SUITE has no linux-image-$flavour"
 kernel=$WORK/image/$package
 unpack_packages "$conf" "$kernel" "$package" || die "no kernel"
 device_packages busybox-static
@@ -21,6 +28,7 @@ modules=$kernel/lib/modules/$release
 [ -e "$modules/modules.dep" ] || depmod -b "$kernel" "$release"
 unlock
 cp "$kernel/boot/vmlinuz-$release" "$OUT/Image"
+[ "${1:-virt}" = virt ] || cp "$kernel/usr/lib/linux-image-$release/broadcom/bcm2837-rpi-3-b.dtb" "$OUT/$1.dtb"
 
 root=$(mktemp -d "$OUT/initramfs.XXXXXX")
 trap 'rm -rf "$root"' EXIT

@@ -19,6 +19,7 @@ mod ssh;
 mod supervisor;
 mod sys;
 mod systemd;
+mod tasks;
 mod uboot_env;
 
 use std::ffi::OsString;

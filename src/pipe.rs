@@ -40,15 +40,15 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_arrive_whole_and_in_order_through_a_narrow_pipe() {
-        let (mut ours, theirs) = tokio::io::duplex(100);
+        let (mut ours, mut theirs) = tokio::io::duplex(100);
         let mut pieces: Vec<Bytes> = (0..50_u8).map(|n| vec![n; usize::from(n) * 7].into()).collect();
         let expected = pieces.concat();
-        let reader = tokio::spawn(async move {
-            let (mut all, mut theirs) = (Vec::new(), theirs);
-            tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut all).await.map(|_| all)
-        });
-        write_all(&mut ours, &mut pieces).await.unwrap();
-        drop(ours);
-        assert_eq!(reader.await.unwrap().unwrap(), expected);
+        let mut read = Vec::new();
+        let write = async move { write_all(&mut ours, &mut pieces).await };
+        let (written, ended) =
+            tokio::join!(write, tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut read));
+        written.unwrap();
+        ended.unwrap();
+        assert_eq!(read, expected);
     }
 }

@@ -17,6 +17,7 @@ use self::gates::Gates;
 use self::trial::{Action, Event, Trial};
 use crate::config::{self, Config, Source};
 use crate::firmware::operation::{self, Operation};
+use crate::tasks::aside;
 use crate::{logging, sys, systemd};
 
 /// More willing to die for memory than what logs people in.
@@ -96,7 +97,7 @@ async fn prove(config: &Config, gates: &Gates) {
             }
             Action::Look => {
                 let config = config.clone();
-                match tokio::task::spawn_blocking(move || operation::is_on_trial(&config)).await {
+                match aside(move || operation::is_on_trial(&config)).await {
                     Ok(Ok(on_trial)) => Event::Seen { on_trial },
                     Ok(Err(error)) => {
                         warn!(%error, "the store does not tell whether the firmware is on trial");
@@ -118,7 +119,7 @@ async fn prove(config: &Config, gates: &Gates) {
             Action::Validate => {
                 let config = config.clone();
                 let work = move || operation::run(Operation::Validate, &config, PATIENCE);
-                match tokio::task::spawn_blocking(work).await {
+                match aside(work).await {
                     Ok(Ok(())) => {
                         info!("the firmware has proved itself: validated");
                         Event::Validated

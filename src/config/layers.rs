@@ -115,7 +115,7 @@ impl Layers {
 
     fn section(&mut self, section: Section, table: DeTable<'_>, reading: &Reading<'_>) {
         let mut entries: Vec<_> = table.into_iter().collect();
-        entries.sort_by_key(|(key, _)| key.span().start);
+        entries.sort_unstable_by_key(|(key, _)| key.span().start);
         let fields = section.fields();
         for (key, value) in entries {
             let place = reading.place(&key.span());

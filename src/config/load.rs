@@ -108,7 +108,7 @@ fn drop_ins(folder: &Path) -> Vec<PathBuf> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .filter(|path| path.metadata().map_or(true, |metadata| metadata.is_file()))
         .collect();
-    files.sort();
+    files.sort_unstable();
     files
 }
 

@@ -203,7 +203,7 @@ mod tests {
         }
         let mut into = Vec::new();
         walk("", &parse(text.as_bytes()).table(), &mut into);
-        into.sort();
+        into.sort_unstable();
         into
     }
 

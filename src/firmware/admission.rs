@@ -11,6 +11,7 @@ use super::update::Sender;
 use crate::config::Firmware;
 use crate::config::version::{Version, VersionError};
 use crate::fwup::{FirmwareError, Metadata};
+use crate::tasks::aside;
 
 /// The signature and meta.conf fit this in any archive that fwup takes.
 const MAX_HEAD: usize = 128 << 10;
@@ -20,7 +21,7 @@ const FIRST_LOOK: usize = 1 << 10;
 /// Reads as much of the archive as it takes to decide. What was read is given back, to be passed on.
 pub async fn admit(
     firmware: &Firmware,
-    sender: &impl Sender,
+    sender: &dyn Sender,
     idle_limit: Duration,
 ) -> Result<Vec<Bytes>, AdmissionError> {
     let mut pieces: Vec<Bytes> = Vec::new();
@@ -41,7 +42,7 @@ pub async fn admit(
         let head: Vec<u8> = pieces.iter().flatten().copied().take(MAX_HEAD).collect();
         let enough = ended || head.len() == MAX_HEAD;
         // On a thread of its own: whatever is in the archive, it cannot take the worker with it.
-        let read = tokio::task::spawn_blocking(move || Metadata::read(head.as_slice())).await;
+        let read = aside(move || Metadata::read(head.as_slice())).await;
         match read.map_err(|_| AdmissionError::Unreadable)? {
             Ok(metadata) => return decide(firmware, &metadata).map(|()| pieces),
             Err(error) if error.is_truncated() && !enough => {

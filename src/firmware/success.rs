@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use tracing::{error, info};
 
 use crate::config::{Config, Source, SuccessAction};
+use crate::tasks;
 
 /// Does what the configuration says. Comes back when it has begun.
 pub fn act(config: &Config, source: &Source) {
@@ -20,7 +21,7 @@ pub fn act(config: &Config, source: &Source) {
     let Some(command) = prepare(&words) else { return };
     match tokio::process::Command::from(command).spawn() {
         Ok(mut child) => {
-            tokio::spawn(async move {
+            tasks::spawn(async move {
                 if let Ok(status) = child.wait().await
                     && !status.success()
                 {

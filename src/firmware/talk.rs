@@ -49,7 +49,7 @@ impl Talk {
         &self,
         mut stdin: ChildStdin,
         head: Vec<Bytes>,
-        sender: &impl Sender,
+        sender: &dyn Sender,
         idle_limit: Duration,
     ) -> Fed {
         let mut head = Some(head).filter(|head| !head.is_empty());
@@ -76,7 +76,7 @@ impl Talk {
     pub async fn relay(
         &self,
         stdout: &mut (impl AsyncRead + Unpin),
-        sender: &impl Sender,
+        sender: &dyn Sender,
         exited: impl Future<Output = ()>,
     ) {
         tokio::pin!(exited);
@@ -152,7 +152,7 @@ impl Talk {
 }
 
 /// fwup's stderr: to the sender as it is, and line by line to the log.
-pub async fn relay_stderr(mut stderr: impl AsyncRead + Unpin, sender: &impl Sender) {
+pub async fn relay_stderr(mut stderr: impl AsyncRead + Unpin, sender: &dyn Sender) {
     let mut buffer = BytesMut::new();
     let mut line = Vec::new();
     loop {

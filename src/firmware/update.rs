@@ -5,6 +5,7 @@
 //! slot as its very last step.
 
 use std::io;
+use std::pin::Pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::program::FwupCommand;
 use super::talk::{Fed, Talk, relay_stderr};
 use super::{admission, precheck, status, store};
 use crate::config::Config;
+use crate::tasks;
 use crate::uboot_env::Environment;
 
 /// How long the sender may go on after fwup is done; what it sends is dropped.
@@ -40,15 +42,18 @@ const STANDSTILL_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The way to whoever sends an update.
 pub trait Sender: Sync {
     /// The next bytes; `None` at their end, also when the sender is gone.
-    fn next(&self) -> impl Future<Output = Option<Vec<Bytes>>> + Send;
+    fn next(&self) -> Answer<'_, Option<Vec<Bytes>>>;
     /// Waits until the sender is gone.
-    fn gone(&self) -> impl Future<Output = ()> + Send;
+    fn gone(&self) -> Answer<'_, ()>;
     /// Throws away what still comes, and waits for its end.
-    fn drain(&self) -> impl Future<Output = ()> + Send;
+    fn drain(&self) -> Answer<'_, ()>;
     /// Shows fwup's output; false when the sender is gone.
-    fn stdout(&self, text: Bytes) -> impl Future<Output = bool> + Send;
-    fn stderr(&self, text: Bytes) -> impl Future<Output = bool> + Send;
+    fn stdout(&self, text: Bytes) -> Answer<'_, bool>;
+    fn stderr(&self, text: Bytes) -> Answer<'_, bool>;
 }
+
+/// Boxed, so that the program has the whole of an update once, whoever sends it.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Who sends an update, for the lock's holder and for the pre-check.
 #[derive(Clone, Debug)]
@@ -106,7 +111,7 @@ enum Ended {
 
 impl Update {
     /// Takes the lock, asks the pre-check, looks at what is sent and starts fwup. Dropped before its end, it leaves nothing behind.
-    pub async fn begin(config: &Config, holder: &Holder, sender: &impl Sender) -> Result<Self, Refusal> {
+    pub async fn begin(config: &Config, holder: &Holder, sender: &dyn Sender) -> Result<Self, Refusal> {
         let (lock, environment) = take_lock(config, &holder.name).await?;
         let devpath = store::devpath(&config.firmware, environment.as_ref()).unwrap_or_default();
         let asked = [
@@ -135,7 +140,7 @@ impl Update {
 
     /// Streams the sender's bytes into fwup and its words back, until fwup is done. The lock is free when this
     /// returns; after a success every further update is refused until the reboot.
-    pub async fn run(self, sender: &impl Sender) -> Outcome {
+    pub async fn run(self, sender: &dyn Sender) -> Outcome {
         let Self { lock, mut process, streams: Streams { stdin, mut stdout, stderr }, head, config } = self;
         let idle_limit = config.firmware.update_idle_timeout.duration();
         let talk = Talk::default();
@@ -268,7 +273,7 @@ async fn settle(lock: UpdateLock, config: &Config, installed: bool) {
     }
 }
 
-/// Disks may be slow, and everything else of the worker runs on this thread.
+/// A panic of the work refuses the update.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Refusal::new(error, 1_u32))
+    tasks::aside(work).await.map_err(|error| Refusal::new(error, 1_u32))
 }

@@ -87,7 +87,7 @@ pub fn list(options: &Options, output: &Output) -> Result<Vec<u8>, InspectError>
     let firmware = open(options, output)?;
     let tasks = firmware.configuration.sections("task");
     let mut names: Vec<_> = tasks.iter().map(|task| [&task.title, b"\n".as_slice()].concat()).collect();
-    names.sort();
+    names.sort_unstable();
     Ok(names.concat())
 }
 

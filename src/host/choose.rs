@@ -43,7 +43,7 @@ impl Hints {
         folders.push(here.join("output/images"));
         folders.push(here.join("images"));
         let mut machines: Vec<PathBuf> = entries(&here.join("build/tmp/deploy/images")).collect();
-        machines.sort();
+        machines.sort_unstable();
         folders.extend(machines);
         folders.push(here.to_owned());
         folders
@@ -79,7 +79,7 @@ fn newest_in(folder: &Path) -> Option<Result<PathBuf, ChooseError>> {
         .filter(firmware)
         .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
         .collect();
-    files.sort();
+    files.sort_unstable();
     let (age, newest) = files.last()?.clone();
     let equal: Vec<String> =
         files.iter().filter(|(other, _)| *other == age).map(|(_, path)| show(path)).collect();

@@ -26,6 +26,7 @@ use super::status::{Connection, Status};
 use crate::config::Config;
 use crate::files;
 use crate::firmware::lock;
+use crate::tasks;
 
 /// The longest line either way.
 const MAX_LINE: u64 = 64 << 10;
@@ -81,7 +82,7 @@ pub async fn serve(server: Arc<Server>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let server = Arc::clone(&server);
-                tokio::spawn(async move {
+                tasks::spawn(async move {
                     // A caller that says nothing, or leaves, costs a task and no more.
                     let _ = timeout(LIMIT, answer(server, stream)).await;
                 });

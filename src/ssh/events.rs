@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::hook::Question;
+use crate::tasks;
 
 /// How long the program may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -36,7 +37,7 @@ impl Events {
         };
         let (words, mut environment) = (words.to_vec(), vec![("MYELIN_EVENT", event.to_owned())]);
         environment.extend(fields.iter().map(|(name, value)| (*name, value.to_string())));
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             let question = Question {
                 words: &words,
                 environment: &environment,

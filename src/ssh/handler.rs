@@ -29,6 +29,7 @@ use super::passwords::Users;
 use super::server::{Server, Settings};
 use super::subsystem::{self, Subsystem};
 use crate::config::{self, ChannelTimeout};
+use crate::tasks;
 
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
 #[derive(Debug, Error)]
@@ -125,7 +126,7 @@ impl Handler {
             info!(peer = %self.connection.peer, kind, command, "ssh.session.open");
         }
         if let Some(limit) = ChannelTimeout::find(&ssh.channel_timeout, kind) {
-            tokio::spawn(Flow::end_when_idle(Arc::downgrade(&prepared.flow), limit));
+            tasks::spawn(Flow::end_when_idle(Arc::downgrade(&prepared.flow), limit));
         }
         let controls = Arc::new(Controls::new(prepared.terminal.is_some()));
         let Some(Slot::Prepared(prepared)) = self.channels.insert(id, Slot::Running(Arc::clone(&controls)))
@@ -296,7 +297,7 @@ impl russh::server::Handler for Handler {
         }
         self.connection.log_in(login);
         self.server.note_login();
-        tokio::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
+        tasks::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
         Ok(())
     }
 

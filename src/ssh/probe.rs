@@ -20,6 +20,7 @@ use super::connection::Connection;
 use super::control::{self, Request, Response};
 use super::{algorithms, host_keys};
 use crate::config::{Config, HostKeyType};
+use crate::tasks::aside;
 
 /// The only thing a probe may ask for.
 pub const SUBSYSTEM: &str = "myelin-probe";
@@ -76,8 +77,7 @@ pub async fn log_in(config: &Config, key: &Arc<PrivateKey>) -> Result<(), ProbeE
     for round in 0.. {
         let public = key.public_key().to_openssh().map_err(|error| io::Error::other(error.to_string()))?;
         let config = config.clone();
-        let asked =
-            tokio::task::spawn_blocking(move || control::ask(&config, &Request::Probe { key: public }));
+        let asked = aside(move || control::ask(&config, &Request::Probe { key: public }));
         let status = match asked.await.map_err(io::Error::other)?.map_err(ProbeError::Ask)? {
             Response::Status(status) => status,
             Response::Error(error) => return Err(ProbeError::Ask(io::Error::other(error))),

@@ -10,6 +10,7 @@ use super::connection::Proof;
 use super::connection::admission::ConnectionId;
 use super::passwords::Users;
 use super::server::Server;
+use crate::tasks;
 
 /// Who took the key away may be logged in with it, and sees by then that it was done.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ pub fn enforce(server: &Server, complete: bool) -> Vec<ConnectionId> {
         info!(peer = %connection.peer, user = login.user, "ssh.revoked: the connection ends");
         ended.push(connection.id);
         let connection = Arc::downgrade(&connection);
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             tokio::time::sleep(LAST_WORDS).await;
             if let Some(connection) = connection.upgrade() {
                 connection.end.tell("its key or user was removed or revoked");

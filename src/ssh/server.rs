@@ -25,6 +25,7 @@ use super::host_keys::HostKeys;
 use super::passwords::{Check, Users};
 use super::{algorithms, probe};
 use crate::config::{self, Config, Source};
+use crate::tasks::aside;
 use crate::{sys, systemd};
 
 /// What all queues together may hold in memory and on disk.
@@ -263,7 +264,7 @@ impl Server {
     pub async fn check_password(&self, check: Check, password: Vec<u8>) -> Result<(), &'static str> {
         let Ok(_place) = self.password_checks.try_acquire() else { return Err("too many passwords at once") };
         let password = Zeroizing::new(password);
-        let checked = tokio::task::spawn_blocking(move || check.is_right(&password)).await;
+        let checked = aside(move || check.is_right(&password)).await;
         if checked.unwrap_or(false) { Ok(()) } else { Err("wrong password, or no such user") }
     }
 

@@ -21,6 +21,7 @@ use crate::config::{self, Source};
 use crate::firmware::boot::Boot;
 use crate::firmware::store;
 use crate::systemd::PassedFd;
+use crate::tasks::{self, aside, task};
 use crate::{files, logging, sys, systemd};
 
 /// Between the supervisor, which goes last, and everything else.
@@ -93,7 +94,7 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
         match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
             Ok(listener) => {
                 server.add_listener(&socket.name, listener.local_addr());
-                loops.spawn(accept(Arc::clone(&server), listener, service));
+                loops.spawn(task(accept(Arc::clone(&server), listener, service)));
             }
             // The others serve.
             Err(error) => error!(%error, name = socket.name, "cannot use a socket that was passed to us"),
@@ -102,25 +103,20 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     if loops.is_empty() {
         return Err(io::Error::other("none of the sockets that were passed to us can be used"));
     }
-    loops.spawn({
-        let server = Arc::clone(&server);
-        async move { server.greet_in_time().await }
-    });
-    loops.spawn({
-        let server = Arc::clone(&server);
-        async move { server.watch_for_missing_keys().await }
-    });
-    loops.spawn(control::serve(Arc::clone(&server)));
-    loops.spawn(systemd::give_signs_of_life());
+    let (greeter, watcher) = (Arc::clone(&server), Arc::clone(&server));
+    loops.spawn(task(async move { greeter.greet_in_time().await }));
+    loops.spawn(task(async move { watcher.watch_for_missing_keys().await }));
+    loops.spawn(task(control::serve(Arc::clone(&server))));
+    loops.spawn(task(systemd::give_signs_of_life()));
     if !pending.is_empty() {
-        loops.spawn(make_slow_keys(Arc::clone(&server), pending));
+        loops.spawn(task(make_slow_keys(Arc::clone(&server), pending)));
     }
     systemd::tell("READY=1");
     sys::unmap_code();
     // Found once after boot, for the status; an update looks again under its lock. Beside the work, because a
     // disk that does not answer must not keep anybody out.
     let config = server.settings().config.clone();
-    drop(tokio::task::spawn_blocking(move || {
+    drop(aside(move || {
         let environment = store::read(&config.firmware).ok();
         let boot = Boot::current(&config.runtime_dir, environment.as_ref());
         info!(running = ?boot.running, boot_id = ?boot.id, "firmware");
@@ -147,7 +143,7 @@ async fn accept(server: Arc<Server>, listener: TcpListener, service: Service) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                tokio::spawn(connection::serve(Arc::clone(&server), stream, peer, service));
+                tasks::spawn(connection::serve(Arc::clone(&server), stream, peer, service));
                 // Those who give way for it close before the next comes, or a burst takes every descriptor.
                 tokio::task::yield_now().await;
             }
@@ -180,7 +176,7 @@ fn load_host_keys(config: &config::Config) -> HostKeys {
 async fn make_slow_keys(server: Arc<Server>, pending: Vec<config::HostKeyType>) {
     for kind in pending {
         let config = server.settings().config.clone();
-        match tokio::task::spawn_blocking(move || host_keys::make(&config, kind)).await {
+        match aside(move || host_keys::make(&config, kind)).await {
             Ok(Ok((_, warnings))) => {
                 for warning in warnings {
                     warn!("host keys: {warning}");

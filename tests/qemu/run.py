@@ -63,7 +63,7 @@ def main():
 
     tally = Tally()
     if tally.case("image", firmware.prepare):
-        for name, life_of_one in (("life", life.Life), ("pi", pi.Life)):
+        for name, life_of_one in (("life", life.Life), ("pi", pi.Life), ("pi", pi.Card)):
             if name in what:
                 one = life_of_one()
                 with one.board:

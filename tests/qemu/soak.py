@@ -64,6 +64,8 @@ class Soak:
     def __init__(self, states, boots, updates, cycles, seed):
         self.states, self.cycles, self.seed = states, cycles, seed
         self.started, self.began = time.monotonic(), datetime.now(timezone.utc)
+        # Asked before the report makes the work tree another one.
+        self.versions = versions()
         self.cuts = Part("powercut", "powercut", seed, states=states, boots=boots, updates=updates)
         self.resets = [Part("resets-1", "resets", seed + 1, cycles=cycles - cycles // 2),
                        Part("resets-2", "resets", seed + 2, cycles=cycles // 2)]
@@ -103,7 +105,7 @@ class Soak:
             f"| **changed host keys** | **{number['host key']}** |",
             f"| **lost authorized keys** | **{number['added key']}** |",
             f"| duration | {minutes(time.monotonic() - self.started)}, all of it beside each other |",
-            *(f"| {name} | {version} |" for name, version in self.versions().items()),
+            *(f"| {name} | {version} |" for name, version in self.versions.items()),
             "",
             "A lost device is a state in which what starts next, or what it would fall back to, is not complete, an",
             "installed or validated firmware is forgotten, or a start that does not end in a login.",
@@ -120,19 +122,20 @@ class Soak:
         lines += table(("resets", "during"), during)
         return "\n".join(lines) + "\n"
 
-    def versions(self):
-        def first_line(*command):
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=firmware.TOP)
-            return done.stdout.partition("\n")[0] or "unknown"
 
-        kernel = re.search(rb"Linux version (\S+)", Path(firmware.FOLDER, "Image").read_bytes())
-        return {
-            "Myelin": first_line("git", "describe", "--always", "--dirty"),
-            "QEMU": first_line("qemu-system-aarch64", "--version"),
-            "U-Boot": first_line("dpkg-query", "-W", "-f", "${Version}\n", "u-boot-qemu"),
-            "guest": f"Linux {kernel[1].decode()}" if kernel else "unknown",
-            "machine": f"{os.cpu_count()} processors, Linux {platform.release()}",
-        }
+def versions():
+    def first_line(*command):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=firmware.TOP)
+        return done.stdout.partition("\n")[0] or "unknown"
+
+    kernel = re.search(rb"Linux version (\S+)", Path(firmware.FOLDER, "Image").read_bytes())
+    return {
+        "Myelin": first_line("git", "describe", "--always", "--dirty"),
+        "QEMU": first_line("qemu-system-aarch64", "--version"),
+        "U-Boot": first_line("dpkg-query", "-W", "-f", "${Version}\n", "u-boot-qemu"),
+        "guest": f"Linux {kernel[1].decode()}" if kernel else "unknown",
+        "machine": f"{os.cpu_count()} processors, Linux {platform.release()}",
+    }
 
 
 def minutes(seconds):

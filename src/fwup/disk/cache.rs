@@ -119,7 +119,7 @@ impl Cache {
     pub fn flush(&mut self) -> Result<(), DiskError> {
         let mut dirty: Vec<usize> =
             (0..self.segments.len()).filter(|&at| !self.segments[at].dirty.is_empty()).collect();
-        dirty.sort_by_key(|&at| self.segments[at].used);
+        dirty.sort_unstable_by_key(|&at| self.segments[at].used);
         let alone = dirty.len().saturating_sub(2).max(1);
         for (number, at) in dirty.into_iter().enumerate() {
             self.complete(at)?;

@@ -59,7 +59,7 @@ impl Gpt {
         }
         let mut in_order = extents.clone();
         in_order.retain(|e| e.end > e.start);
-        in_order.sort_by_key(|e| e.number);
+        in_order.sort_unstable_by_key(|e| e.number);
         extent::no_overlaps(&in_order)?;
         if let Some(partition) = extents.iter().find(|e| e.end > blocks - TAIL) {
             return Err(PartitionError::CoversSecondTable { partition: *partition, table: blocks - TAIL });

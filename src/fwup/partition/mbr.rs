@@ -113,7 +113,7 @@ impl Layout {
             }
             placed.push(Placed { extent: Extent { number, start, end: start + count }, kind, boot: p.boot });
         }
-        placed.sort_by_key(|p| p.extent.number);
+        placed.sort_unstable_by_key(|p| p.extent.number);
         let end = placed.iter().map(|p| p.extent.end).fold(medium, u64::max);
         for p in placed.iter_mut().filter(|p| growing.contains(&p.extent.number)) {
             // An entry cannot tell of more blocks.

@@ -451,7 +451,7 @@ mod tests {
         let flow = Flow::new(budgets(16 << 20), Box::new(|| false));
         let pump = {
             let flow = Arc::clone(&flow);
-            tokio::spawn(async move {
+            crate::tasks::spawn(async move {
                 for _ in 0..100 {
                     flow.push(vec![7; 32_768].into()).await;
                 }
@@ -473,7 +473,7 @@ mod tests {
         flow.set_overflow(Overflow::SpillIfStuck(folder, Waiting::default()));
         let pump = {
             let flow = Arc::clone(&flow);
-            tokio::spawn(async move {
+            crate::tasks::spawn(async move {
                 for _ in 0..40 {
                     flow.push(vec![7; 32_768].into()).await;
                 }

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::files;
 use crate::firmware::status::Status;
+use crate::tasks::aside;
 
 /// How long a login waits for it.
 const LIMIT: Duration = Duration::from_millis(50);
@@ -30,7 +30,7 @@ pub async fn text(config: &Config) -> String {
     // Behind a disk that hangs they would collect, and take the threads that others need.
     let Ok(place) = PLACES.try_acquire() else { return String::new() };
     let config = config.clone();
-    let telling = spawn_blocking(move || {
+    let telling = aside(move || {
         let _place = place;
         tell(&config)
     });

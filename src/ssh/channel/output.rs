@@ -9,6 +9,7 @@ use russh::{ChannelWriteHalf, Sig};
 use tokio::time::{Instant, timeout};
 
 use super::flow::Flow;
+use crate::tasks;
 
 /// The extended data type of stderr (RFC 4254 section 5.2).
 const STDERR: u32 = 1;
@@ -71,19 +72,24 @@ impl Output {
     /// follows as soon as there is one (another channel may hold up the whole connection for minutes).
     pub async fn finish(&self, exit: Exit) {
         let Self { writer, handle, .. } = self.clone();
-        let ending = tokio::spawn(async move {
-            writer.eof().await.ok()?;
-            match exit {
-                Exit::Status(status) => writer.exit_status(status).await.ok()?,
+        // An error is the end of the connection, and of all this with it.
+        let ending = tasks::spawn(async move {
+            if writer.eof().await.is_err() {
+                return;
+            }
+            let told = match exit {
+                Exit::Status(status) => writer.exit_status(status).await.is_ok(),
                 Exit::Signal(number, core) => {
                     let name = signal_name(number);
                     handle
                         .exit_signal_request(writer.id(), name, core, String::new(), "en".into())
                         .await
-                        .ok()?;
+                        .is_ok()
                 }
+            };
+            if told {
+                let _ = writer.close().await;
             }
-            writer.close().await.ok()
         });
         let _ = timeout(FINISH_LIMIT, ending).await;
     }

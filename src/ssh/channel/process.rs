@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -25,6 +26,7 @@ use super::output::{Exit, Output};
 use super::pty::Master;
 use super::{Controls, Session, motd};
 use crate::sys;
+use crate::tasks::{self, Task};
 
 /// What is read from a program in one go, and the largest piece that is sent.
 const READ_SIZE: usize = 32 << 10;
@@ -196,12 +198,9 @@ impl Running {
     async fn see_through(self, session: &Session, output: &Output) -> Exit {
         let Self { mut child, controls, ends } = self;
         let flow = &session.flow;
-        let (input, mut relay): (
-            tokio::task::JoinHandle<()>,
-            std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-        ) = match ends {
+        let (input, mut relay): (JoinHandle<()>, Task) = match ends {
             Ends::Pipes { stdin, stdout, stderr } => {
-                let input = tokio::spawn(feed_pipe(Arc::clone(flow), stdin));
+                let input = tasks::spawn(feed_pipe(Arc::clone(flow), stdin));
                 let (out, err) = (output.clone(), output.clone());
                 let relay = async move {
                     tokio::join!(relay_pipe(stdout, &out, false), relay_pipe(stderr, &err, true));
@@ -209,7 +208,7 @@ impl Running {
                 (input, Box::pin(relay))
             }
             Ends::Terminal(master) => {
-                let input = tokio::spawn(feed_terminal(Arc::clone(flow), Arc::clone(&master)));
+                let input = tasks::spawn(feed_terminal(Arc::clone(flow), Arc::clone(&master)));
                 let out = output.clone();
                 (input, Box::pin(async move { relay_terminal(&master, &out).await }))
             }

@@ -9,9 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::task::spawn_blocking;
-
 use super::budget::Budget;
+use crate::tasks::aside;
 
 /// What one channel may keep on disk.
 const CAPACITY: u64 = 64 << 20;
@@ -81,7 +80,7 @@ fn open_unnamed(folder: &Path) -> io::Result<File> {
 
 /// Disks block, and everything else of the worker runs on this thread.
 async fn run<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    spawn_blocking(work).await.map_err(io::Error::other)?
+    aside(work).await.map_err(io::Error::other)?
 }
 
 fn write_ring(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {

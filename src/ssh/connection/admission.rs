@@ -130,7 +130,7 @@ impl Admission {
     /// the newest: the owner's client is among them, a flood of silent sockets is not.
     pub fn greet(&mut self, now: Instant) -> Vec<ConnectionId> {
         let mut waiting: Vec<_> = self.places.iter().filter(|(_, place)| !place.greeted).collect();
-        waiting.sort_by_key(|(_, place)| {
+        waiting.sort_unstable_by_key(|(_, place)| {
             std::cmp::Reverse((place.progress >= Progress::Identified, place.since))
         });
         let waiting: Vec<_> = waiting.into_iter().map(|(&id, place)| (id, place.source)).collect();

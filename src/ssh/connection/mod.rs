@@ -25,7 +25,7 @@ use super::channel::budget::Budget;
 use super::handler::Handler;
 use super::server::Server;
 use crate::config::Ssh;
-use crate::sys;
+use crate::{sys, tasks};
 use admission::{ConnectionId, Progress};
 use guard::Guard;
 
@@ -121,7 +121,7 @@ impl Connection {
             let _ = timeout(LAST_WORDS, told).await;
         }
         let connection = Arc::clone(self);
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             sleep(LAST_WORDS).await;
             connection.end.tell(why);
         });
@@ -162,9 +162,9 @@ impl Connection {
 
     /// Runs `task` beside the connection. Should it panic, the connection ends: its client would wait for ever.
     pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        let task = tokio::spawn(task);
+        let task = tasks::spawn(task);
         let connection = Arc::downgrade(self);
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             if task.await.is_err()
                 && let Some(connection) = connection.upgrade()
             {
@@ -330,7 +330,7 @@ async fn run(server: &Arc<Server>, connection: &Arc<Connection>) -> Result<(), s
         .await
         .map_err(|_| io::Error::other("no identification within hello_timeout"))??;
     connection.handle.get_or_init(|| session.handle());
-    tokio::spawn(rekeying::watch(Arc::downgrade(connection), settings.config.ssh.rekey_timeout.duration()));
+    tasks::spawn(rekeying::watch(Arc::downgrade(connection), settings.config.ssh.rekey_timeout.duration()));
     session.await
 }
 

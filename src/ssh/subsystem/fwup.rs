@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::firmware::success;
-use crate::firmware::update::{Holder, Outcome, Refusal, Sender, Update};
+use crate::firmware::update::{Answer, Holder, Outcome, Refusal, Sender, Update};
 use crate::ssh::channel::flow::{End, Flow};
 use crate::ssh::channel::{Exit, Output, Session};
 
@@ -25,25 +25,25 @@ pub struct ChannelSender {
 }
 
 impl Sender for ChannelSender {
-    async fn next(&self) -> Option<Vec<Bytes>> {
-        self.flow.next().await
+    fn next(&self) -> Answer<'_, Option<Vec<Bytes>>> {
+        Box::pin(self.flow.next())
     }
 
-    async fn gone(&self) {
-        self.flow.gone().await;
+    fn gone(&self) -> Answer<'_, ()> {
+        Box::pin(self.flow.gone())
     }
 
-    async fn drain(&self) {
+    fn drain(&self) -> Answer<'_, ()> {
         self.flow.discard();
-        self.flow.ended(End::Eof).await;
+        Box::pin(self.flow.ended(End::Eof))
     }
 
-    async fn stdout(&self, text: Bytes) -> bool {
-        self.output.stdout(text).await
+    fn stdout(&self, text: Bytes) -> Answer<'_, bool> {
+        Box::pin(self.output.stdout(text))
     }
 
-    async fn stderr(&self, text: Bytes) -> bool {
-        self.output.stderr(text).await
+    fn stderr(&self, text: Bytes) -> Answer<'_, bool> {
+        Box::pin(self.output.stderr(text))
     }
 }
 
@@ -71,7 +71,7 @@ pub async fn run(session: Session) {
 }
 
 /// Runs one update and says how it ended: its exit status.
-pub async fn update(session: &Session, sender: &impl Sender) -> u32 {
+pub async fn update(session: &Session, sender: &dyn Sender) -> u32 {
     let config = &session.settings.config;
     let began = Instant::now();
     let holder = holder(session);

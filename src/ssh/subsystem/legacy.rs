@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::fwup::{self, ChannelSender};
-use crate::firmware::update::Sender;
+use crate::firmware::update::{Answer, Sender};
 use crate::ssh::channel::{Exit, Session};
 
 pub const NAME: &str = "nerves_firmware_ssh";
@@ -163,34 +163,36 @@ impl<'a> Input<'a> {
 }
 
 impl Sender for Input<'_> {
-    async fn next(&self) -> Option<Vec<Bytes>> {
-        loop {
-            let taken = self.take();
-            if !taken.is_empty() {
-                return Some(taken);
+    fn next(&self) -> Answer<'_, Option<Vec<Bytes>>> {
+        Box::pin(async {
+            loop {
+                let taken = self.take();
+                if !taken.is_empty() {
+                    return Some(taken);
+                }
+                if self.unread().left == 0 {
+                    return None;
+                }
+                let more = self.sender.next().await?;
+                self.unread().pieces.extend(more);
             }
-            if self.unread().left == 0 {
-                return None;
-            }
-            let more = self.sender.next().await?;
-            self.unread().pieces.extend(more);
-        }
+        })
     }
 
-    async fn gone(&self) {
-        self.sender.gone().await;
+    fn gone(&self) -> Answer<'_, ()> {
+        self.sender.gone()
     }
 
-    async fn drain(&self) {
-        while self.next().await.is_some() {}
+    fn drain(&self) -> Answer<'_, ()> {
+        Box::pin(async { while self.next().await.is_some() {} })
     }
 
-    async fn stdout(&self, text: Bytes) -> bool {
-        self.sender.stdout(text).await
+    fn stdout(&self, text: Bytes) -> Answer<'_, bool> {
+        self.sender.stdout(text)
     }
 
-    async fn stderr(&self, text: Bytes) -> bool {
-        self.sender.stderr(text).await
+    fn stderr(&self, text: Bytes) -> Answer<'_, bool> {
+        self.sender.stderr(text)
     }
 }
 

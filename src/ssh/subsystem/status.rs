@@ -2,12 +2,12 @@
 
 use crate::firmware::status::Status;
 use crate::ssh::channel::{Exit, Session};
+use crate::tasks::aside;
 
 pub async fn run(session: Session) {
     let config = session.settings.config.clone();
     // It reads disks, and may ask a program for the serial number.
-    let collected =
-        tokio::task::spawn_blocking(move || serde_json::to_string(&Status::collect(&config))).await;
+    let collected = aside(move || serde_json::to_string(&Status::collect(&config))).await;
     let output = session.output();
     session.flow.discard();
     let exit = match collected {
