@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use common::transfer::succeeded;
-use common::{Device, banner, free_port, pipe_into, text, wait_until};
+use common::transfer::{python, succeeded};
+use common::{Device, banner, free_port, is_running, pipe_into, text, wait_until};
 
 /// OpenSSH's daemon with the key and the host key of a device, to know that a test is right.
 struct Reference {
@@ -131,6 +131,49 @@ fn plink_runs_commands() {
         let seen = (text(&output.stdout), text(&output.stderr), output.status.code());
         assert_eq!(seen, ("300000\n".into(), "e\n".into(), Some(6)), "{name}");
     }
+}
+
+#[test]
+fn a_client_may_say_goodbye_at_any_time() {
+    let device = Device::start("", "");
+    let program = r#"
+import paramiko, socket, struct, sys, time
+port, key = int(sys.argv[1]), paramiko.Ed25519Key.from_private_key_file(sys.argv[2])
+goodbye = b"\x01" + struct.pack(">I", 11) + struct.pack(">I", 3) + b"bye" + struct.pack(">I", 0)
+# After the identification, and in the middle of the key exchange's first message.
+for part in [b"SSH-2.0-x\r\n", b"SSH-2.0-x\r\n" + struct.pack(">IBB", 900, 4, 20)]:
+    stream = socket.create_connection(("127.0.0.1", port))
+    padding = 8 - (len(goodbye) + 5) % 8 + 8
+    stream.sendall(part + struct.pack(">IB", len(goodbye) + padding + 1, padding) + goodbye + bytes(padding))
+    stream.close()
+def leave(step):
+    transport = paramiko.Transport(("127.0.0.1", port))
+    transport.start_client(timeout=60)
+    if step > 0:
+        transport.auth_publickey("root", key)
+    if step > 1:
+        channel = transport.open_session()
+    if step > 2:
+        channel.exec_command("exec sleep 784")
+    message = paramiko.Message()
+    message.add_byte(b"\x01")
+    message.add_int(11)
+    message.add_string("bye")
+    message.add_string("")
+    transport._send_message(message)
+    began = time.time()
+    while transport.is_active() and time.time() - began < 60:
+        time.sleep(0.05)
+    assert not transport.is_active(), step
+    transport.close()
+for step in range(4):
+    leave(step)
+"#;
+    succeeded(&python(&device, "paramiko", program), "paramiko");
+    wait_until("what ran is gone", || !is_running("sleep 784"));
+    device.assert_reachable();
+    let log = device.log();
+    assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
 }
 
 /// ssh-audit of PyPI, in a folder of its own; none where it cannot be installed.

@@ -298,6 +298,7 @@ impl russh::server::Handler for Handler {
         self.connection.log_in(login);
         self.server.note_login();
         tasks::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
+        tasks::spawn(self.connection.end_when_rekeying_stalls(&self.settings.config.ssh));
         Ok(())
     }
 

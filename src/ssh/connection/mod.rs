@@ -62,6 +62,7 @@ pub struct Login {
 /// What a login stands on. Should it be taken away, the connection ends (see `revocation`).
 #[derive(Clone, Debug)]
 pub enum Proof {
+    /// One of the configuration and the files; a key that stands elsewhere would count as removed.
     Key(PublicKey),
     /// A password, or that none is needed.
     User(String),
@@ -158,6 +159,14 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Ends the connection when an exchange of new session keys takes longer than `rekey_timeout`.
+    pub fn end_when_rekeying_stalls(
+        self: &Arc<Self>,
+        ssh: &Ssh,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        rekeying::watch(Arc::downgrade(self), ssh.rekey_timeout.duration())
     }
 
     /// Runs `task` beside the connection. Should it panic, the connection ends: its client would wait for ever.
@@ -330,7 +339,6 @@ async fn run(server: &Arc<Server>, connection: &Arc<Connection>) -> Result<(), s
         .await
         .map_err(|_| io::Error::other("no identification within hello_timeout"))??;
     connection.handle.get_or_init(|| session.handle());
-    tasks::spawn(rekeying::watch(Arc::downgrade(connection), settings.config.ssh.rekey_timeout.duration()));
     session.await
 }
 

@@ -32,19 +32,16 @@ impl AsRef<[u8]> for Token {
     }
 }
 
-/// Ends the connection when such an exchange takes longer than `limit`. Before login there is another limit.
+/// Ends the connection when such an exchange takes longer than `limit`. For after the login; before it there is another.
 pub async fn watch(connection: Weak<Connection>, limit: Duration) {
     let mut taken_at = 0;
     loop {
         sleep(PAUSE).await;
         let Some(strong) = connection.upgrade() else { return };
         let (_, sent) = strong.traffic();
-        let (true, Some(handle)) =
-            (strong.is_authenticated() && sent != taken_at, strong.handle.get().cloned())
-        else {
-            continue;
-        };
+        let handle = strong.handle.get().filter(|_| sent != taken_at).cloned();
         drop(strong);
+        let Some(handle) = handle else { continue };
         let taken = taken(handle);
         tokio::pin!(taken);
         let mut waited = Duration::ZERO;
