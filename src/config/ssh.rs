@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::forwarding::{Forwarding, Permit};
 use super::traffic::{ChannelTimeout, IpQos};
 use super::users::User;
 use super::values::{self, Bytes, Octal, Seconds, TextOrList};
@@ -79,6 +80,14 @@ pub struct Ssh {
     pub password_tries: u32,
     /// Subsystems of the image's own: a name, and a program with its arguments.
     pub subsystem: BTreeMap<String, Vec<String>>,
+    /// Whether connections may be forwarded: those that a client has us make (`local`, `ssh -L`), those that we
+    /// accept for it (`remote`, `ssh -R`).
+    pub allow_tcp_forwarding: Forwarding,
+    /// Where the connections may lead that a client has us make.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub permit_open: Vec<Permit>,
+    /// Forwarded connections of one connection, those that are awaited among them.
+    pub max_forwards: usize,
     /// What is said where neither shell nor command is to be had.
     pub no_shell_message: Option<String>,
     /// Whether the log has what clients run.
@@ -188,6 +197,9 @@ impl Default for Ssh {
             permit_empty_passwords: false,
             password_tries: 3,
             subsystem: BTreeMap::new(),
+            allow_tcp_forwarding: Forwarding::Local,
+            permit_open: Permit::loopback(),
+            max_forwards: 16,
             no_shell_message: None,
             log_commands: false,
             on_event: Vec::new(),

@@ -11,6 +11,7 @@ mod control;
 mod display;
 mod events;
 mod failures;
+mod forward;
 mod handler;
 pub mod host_keys;
 pub mod info;

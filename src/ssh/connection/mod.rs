@@ -85,7 +85,7 @@ pub struct Connection {
     authenticated: AtomicBool,
     has_room_for_the_end: AtomicBool,
     greeted: Notify,
-    channels: AtomicUsize,
+    uses: AtomicUsize,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     /// russh has read everything that has come, and waits for more.
@@ -133,12 +133,10 @@ impl Connection {
         set_class(&self.stream, if is_interactive { ssh.ipqos.interactive } else { ssh.ipqos.bulk });
     }
 
-    pub fn channel_opened(&self) {
-        self.channels.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn channel_closed(&self) {
-        self.channels.fetch_sub(1, Ordering::Relaxed);
+    /// Says that it serves for something, until what is returned is dropped.
+    pub fn in_use(self: &Arc<Self>) -> InUse {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        InUse(Arc::clone(self))
     }
 
     /// Ends the connection when it has had no channel for `unused_connection_timeout`. Holds neither it nor its
@@ -152,7 +150,7 @@ impl Connection {
             while !limit.is_zero() {
                 sleep(step).await;
                 let Some(connection) = connection.upgrade() else { return };
-                let is_used = connection.channels.load(Ordering::Relaxed) > 0;
+                let is_used = connection.uses.load(Ordering::Relaxed) > 0;
                 unused = if is_used { Duration::ZERO } else { unused + step };
                 if unused >= limit {
                     return connection.end.tell("no channel for unused_connection_timeout");
@@ -222,6 +220,15 @@ impl Connection {
     }
 }
 
+/// A session or a forward of a connection.
+pub struct InUse(Arc<Connection>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.uses.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Ends a connection from outside: the stream under russh fails, which is the only end that is sure.
 #[derive(Debug, Default)]
 pub struct EndSignal {
@@ -286,7 +293,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
         authenticated: AtomicBool::new(false),
         has_room_for_the_end: AtomicBool::new(false),
         greeted: Notify::new(),
-        channels: AtomicUsize::new(0),
+        uses: AtomicUsize::new(0),
         bytes_in: AtomicU64::new(0),
         bytes_out: AtomicU64::new(0),
         waits_for_client: AtomicBool::new(false),
