@@ -8,6 +8,8 @@ pub mod command;
 #[cfg(test)]
 mod example;
 mod firmware;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keys;
 mod layers;
 mod load;

@@ -10,6 +10,8 @@ mod connection;
 mod control;
 mod display;
 mod failures;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handler;
 pub mod host_keys;
 pub mod info;
