@@ -263,6 +263,22 @@ fn shell_and_exec_can_be_disabled() {
 }
 
 #[test]
+fn one_connection_serves_any_number_of_sessions_in_turn() {
+    let device = Device::start("max_sessions = 2", "");
+    let control = format!("ControlPath={}", device.path("master").display());
+    let mut master = device.ssh_with(&["-M", "-N", "-o", &control]);
+    let mut master = master.stdin(Stdio::null()).spawn().unwrap();
+    wait_until("the master is there", || device.path("master").exists());
+    for round in 0..10 {
+        // A client whose session is refused would make a connection of its own.
+        let output = device.ssh_with(&["-o", &control, "-o", "Port=1"]).arg("echo here").output().unwrap();
+        assert_eq!(text(&output.stdout), "here\n", "{round}: {output:?}");
+    }
+    master.kill().unwrap();
+    master.wait().unwrap();
+}
+
+#[test]
 fn max_sessions_holds_and_the_others_live() {
     let device = Device::start("max_sessions = 2", "");
     let socket = device.path("master");

@@ -4,10 +4,12 @@
 //! (a broken value keeps its default, the daemon starts in any case), checking is strict.
 
 pub mod algorithms;
+mod block;
 pub mod command;
 #[cfg(test)]
 mod example;
 mod firmware;
+mod forwarding;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod keys;
@@ -26,7 +28,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use block::Block;
 pub use firmware::{Firmware, FwupProgram, SuccessAction};
+pub use forwarding::Permit;
 pub use load::{Loaded, Place, Problem, load};
 pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
 pub use users::{MAX_PASSWORD, Secret, User, check_password_hash};
@@ -62,6 +66,13 @@ impl Default for Config {
             ssh: Ssh::default(),
             firmware: Firmware::default(),
         }
+    }
+}
+
+impl Config {
+    /// Where input that nobody reads yet waits on disk.
+    pub fn spool_dir(&self) -> PathBuf {
+        self.ssh.spool_dir.clone().unwrap_or_else(|| self.state_dir.join("spool"))
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::forwarding::{Forwarding, Permit};
 use super::users::User;
 use super::values::{self, Bytes, Octal, Seconds, TextOrList};
 
@@ -78,6 +79,14 @@ pub struct Ssh {
     pub password_tries: u32,
     /// Subsystems of the image's own: a name, and a program with its arguments.
     pub subsystem: BTreeMap<String, Vec<String>>,
+    /// Whether connections may be forwarded: those that a client has us make (`local`, `ssh -L`), those that we
+    /// accept for it (`remote`, `ssh -R`).
+    pub allow_tcp_forwarding: Forwarding,
+    /// Where the connections may lead that a client has us make.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub permit_open: Vec<Permit>,
+    /// Forwarded connections of one connection, those that are awaited among them.
+    pub max_forwards: usize,
     /// Environment variables that a client may set; `*` and `?` match as in sshd_config(5).
     #[serde(deserialize_with = "values::comma_list")]
     pub accept_env: Vec<String>,
@@ -164,6 +173,9 @@ impl Default for Ssh {
             permit_empty_passwords: false,
             password_tries: 3,
             subsystem: BTreeMap::new(),
+            allow_tcp_forwarding: Forwarding::Local,
+            permit_open: Permit::loopback(),
+            max_forwards: 16,
             accept_env: ["LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "MYELIN_*"].map(String::from).to_vec(),
             version_string: "SSH-2.0-Myelin".into(),
             banner: None,

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::algorithms::Kind;
+use super::forwarding::Permit;
 use super::ssh::INTERNAL_SFTP;
 use super::users::{MAX_PASSWORD, User, check_password_hash};
 use super::values::Seconds;
@@ -62,6 +63,8 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "max_connections" => in_range(ssh.max_connections, 1..=1000, "connections"),
         // 0 would leave a device on which nothing can be started, fwup included.
         "max_sessions" => in_range(ssh.max_sessions, 1..=64, "sessions"),
+        "permit_open" => all_name_a_host(&ssh.permit_open),
+        "max_forwards" => in_range(ssh.max_forwards, 0..=64, "connections"),
         "max_auth_tries" => in_range(ssh.max_auth_tries, 1..=100, "attempts"),
         "login_grace_time" => time(ssh.login_grace_time, 5..=600),
         "hello_timeout" => time(ssh.hello_timeout, 1..=60),
@@ -203,6 +206,13 @@ fn all_absolute(paths: &[impl AsRef<Path>]) -> Verdict {
 fn all(items: &[String], good: impl Fn(&str) -> bool, what: &str) -> Verdict {
     match items.iter().find(|item| !good(item)) {
         Some(item) => Err(format!("`{item}` is not {what}")),
+        None => fine(),
+    }
+}
+
+fn all_name_a_host(permits: &[Permit]) -> Verdict {
+    match permits.iter().find(|permit| !permit.names_a_host()) {
+        Some(permit) => Err(format!("`{permit}` has no host: write HOST:PORT")),
         None => fine(),
     }
 }

@@ -7,7 +7,7 @@ mod authentication;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use russh::keys::HashAlg;
 use russh::server::{
@@ -23,8 +23,9 @@ use super::channel::flow::Flow;
 use super::channel::pty::Terminal;
 use super::channel::{Controls, Job, Session, environment};
 use super::connection::admission::Progress;
-use super::connection::{Connection, Login, Proof, Service};
+use super::connection::{Connection, InUse, Login, Proof, Service};
 use super::display;
+use super::forward::{Forwards, Target};
 use super::passwords::Users;
 use super::server::{Server, Settings};
 use super::subsystem::{self, Subsystem};
@@ -55,16 +56,19 @@ pub struct Handler {
     /// A login of our own that may do nothing (see `probe`).
     is_probe: bool,
     channels: HashMap<ChannelId, Slot>,
+    forwards: Forwards,
 }
 
 /// An open session channel.
 enum Slot {
     /// Nothing runs yet; requests prepare it.
     Prepared(Box<Prepared>),
-    Running(Arc<Controls>),
+    /// Its controls last as long as it does.
+    Running(Weak<Controls>),
 }
 
 struct Prepared {
+    in_use: InUse,
     writer: ChannelWriteHalf<Msg>,
     flow: Arc<Flow>,
     environment: environment::Requested,
@@ -73,6 +77,7 @@ struct Prepared {
 
 impl Handler {
     pub fn new(server: Arc<Server>, connection: Arc<Connection>, settings: Arc<Settings>) -> Self {
+        let forwards = Forwards::new(Arc::clone(&server), Arc::clone(&connection), Arc::clone(&settings));
         Self {
             server,
             connection,
@@ -84,6 +89,7 @@ impl Handler {
             options: Options::default(),
             is_probe: false,
             channels: HashMap::new(),
+            forwards,
         }
     }
 
@@ -114,12 +120,12 @@ impl Handler {
             return Ok(session.channel_failure(id)?);
         };
         let controls = Arc::new(Controls::default());
-        let Some(Slot::Prepared(prepared)) = self.channels.insert(id, Slot::Running(Arc::clone(&controls)))
-        else {
+        let running = Slot::Running(Arc::downgrade(&controls));
+        let Some(Slot::Prepared(prepared)) = self.channels.insert(id, running) else {
             return Ok(session.channel_failure(id)?);
         };
         self.server.add_job(&controls);
-        let Prepared { writer, flow, environment, terminal } = *prepared;
+        let Prepared { in_use, writer, flow, environment, terminal } = *prepared;
         let job = Session {
             connection: Arc::clone(&self.connection),
             settings: Arc::clone(&self.settings),
@@ -128,11 +134,14 @@ impl Handler {
             flow,
             environment,
             terminal,
-            controls,
+            controls: Arc::clone(&controls),
         }
         .prepare(job);
         session.channel_success(id)?;
-        self.connection.spawn(job);
+        self.connection.spawn(async move {
+            job.await;
+            drop((controls, in_use));
+        });
         Ok(())
     }
 
@@ -273,6 +282,9 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         _session: &mut RusshSession,
     ) -> Result<(), Error> {
+        // russh does not tell of the end of a channel that we have closed.
+        self.channels
+            .retain(|_, slot| !matches!(slot, Slot::Running(controls) if controls.strong_count() == 0));
         if self.channels.len() >= self.settings.config.ssh.max_sessions {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
@@ -282,11 +294,33 @@ impl russh::server::Handler for Handler {
         let peer = Arc::clone(&self.connection);
         let flow = Flow::new(self.server.budgets(&self.connection), Box::new(move || peer.is_over()));
         self.connection.spawn(Arc::clone(&flow).pump(reader));
-        self.connection.channel_opened();
-        let prepared =
-            Prepared { writer, flow, environment: environment::Requested::default(), terminal: None };
+        let prepared = Prepared {
+            in_use: self.connection.in_use(),
+            writer,
+            flow,
+            environment: environment::Requested::default(),
+            terminal: None,
+        };
         self.channels.insert(id, Slot::Prepared(Box::new(prepared)));
         reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        _originator: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
+        // A reply that is dropped is a refusal.
+        if !self.is_probe {
+            let target = Target::port(host, port);
+            self.forwards.open(&self.options, target, channel, reply, session.handle());
+        }
         Ok(())
     }
 
@@ -381,7 +415,11 @@ impl russh::server::Handler for Handler {
         session: &mut RusshSession,
     ) -> Result<(), Error> {
         match self.channels.get_mut(&id) {
-            Some(Slot::Running(controls)) => controls.resize((columns, rows, width, height)),
+            Some(Slot::Running(controls)) => {
+                if let Some(controls) = controls.upgrade() {
+                    controls.resize((columns, rows, width, height));
+                }
+            }
             Some(Slot::Prepared(prepared)) => {
                 if let Some(terminal) = &mut prepared.terminal {
                     terminal.resize((columns, rows, width, height));
@@ -393,7 +431,9 @@ impl russh::server::Handler for Handler {
     }
 
     async fn signal(&mut self, id: ChannelId, signal: Sig, _session: &mut RusshSession) -> Result<(), Error> {
-        if let Some(Slot::Running(controls)) = self.channels.get(&id) {
+        if let Some(Slot::Running(controls)) = self.channels.get(&id)
+            && let Some(controls) = controls.upgrade()
+        {
             controls.signal(&signal);
         }
         Ok(())
@@ -413,9 +453,7 @@ impl russh::server::Handler for Handler {
 
     async fn channel_close(&mut self, id: ChannelId, _session: &mut RusshSession) -> Result<(), Error> {
         debug!(peer = %self.connection.peer, channel = %id, "channel closed");
-        if self.channels.remove(&id).is_some() {
-            self.connection.channel_closed();
-        }
+        self.channels.remove(&id);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod connection;
 mod control;
 mod display;
 mod failures;
+mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod handler;

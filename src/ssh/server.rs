@@ -39,6 +39,12 @@ const NO_KEYS_REMINDER: Duration = Duration::from_secs(60);
 /// Passwords that are checked at the same time.
 const MAX_PASSWORD_CHECKS: usize = 4;
 
+/// Names that are looked up at the same time; each takes a thread until the resolver gives up.
+const MAX_LOOKUPS: usize = 8;
+
+/// The addresses of a name, from a resolver that waits.
+type LookUp = Box<dyn FnOnce() -> io::Result<std::vec::IntoIter<SocketAddr>> + Send>;
+
 /// The configuration in force, and what was made of it. New connections get the newest.
 pub struct Settings {
     pub source: Source,
@@ -71,6 +77,7 @@ pub struct Server {
     reported: Mutex<Reported>,
     failures: Mutex<Failures>,
     password_checks: Semaphore,
+    lookups: Arc<Semaphore>,
     jobs: Mutex<Vec<Weak<Controls>>>,
     served: AtomicBool,
     listening: Mutex<Vec<String>>,
@@ -93,6 +100,7 @@ impl Server {
             reported: Mutex::default(),
             failures: Mutex::default(),
             password_checks: Semaphore::new(MAX_PASSWORD_CHECKS),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             jobs: Mutex::default(),
             served: AtomicBool::new(false),
             listening: Mutex::default(),
@@ -246,6 +254,17 @@ impl Server {
         let password = Zeroizing::new(password);
         let checked = aside(move || check.is_right(&password)).await;
         if checked.unwrap_or(false) { Ok(()) } else { Err("wrong password, or no such user") }
+    }
+
+    /// Asks the resolver beside the work, where few do so at the same time: whoever waits no longer for it leaves
+    /// its thread behind.
+    pub async fn look_up(&self, ask: LookUp) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+        let place = Arc::clone(&self.lookups).acquire_owned().await.map_err(io::Error::other)?;
+        let asked = aside(move || {
+            let _place = place;
+            ask()
+        });
+        asked.await.map_err(io::Error::other)?
     }
 
     /// How long a wrong password waits for its answer: a second, more or less by a fifth.

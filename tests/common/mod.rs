@@ -4,6 +4,7 @@
 
 pub mod disk;
 pub mod sftp;
+pub mod sshd;
 pub mod transfer;
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! The options in front of a key (sshd(8), AUTHORIZED_KEYS FILE FORMAT): what its owner may do.
 //!
-//! An option is obeyed or the line is refused. Forwarding does not exist here yet, so what narrows it holds by
-//! itself. Values are never repeated in a message: a command may have a password in it.
+//! An option is obeyed or the line is refused. Values are never repeated in a message: a command may have a
+//! password in it.
 
 mod from;
 mod time;
@@ -11,7 +11,7 @@ use std::net::IpAddr;
 pub use self::from::Sources;
 use self::time::Expiry;
 use super::LineError;
-use crate::config::split_commas;
+use crate::config::{Permit, split_commas};
 
 /// What the owner of a key may do. The default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub struct Options {
     sources: Option<Sources>,
     expiry: Option<Expiry>,
     no_pty: bool,
+    no_port_forwarding: bool,
+    /// Where connections may lead that we make for the client; empty is anywhere.
+    permit_open: Vec<Permit>,
     subsystems: Option<Vec<String>>,
     no_fwup: bool,
     no_sftp: bool,
@@ -58,8 +61,15 @@ impl Options {
         let bad = || LineError::BadOption(name);
         match (name, value) {
             // In the order of the line: a later word allows again what an earlier one took.
-            ("restrict" | "no-pty", None) => self.no_pty = true,
+            ("restrict", None) => (self.no_pty, self.no_port_forwarding) = (true, true),
+            ("no-pty", None) => self.no_pty = true,
             ("pty", None) => self.no_pty = false,
+            ("no-port-forwarding", None) => self.no_port_forwarding = true,
+            ("port-forwarding", None) => self.no_port_forwarding = false,
+            ("permitopen", Some(value)) => {
+                let permit = Permit::try_from(value).ok().filter(Permit::names_a_host);
+                self.permit_open.push(permit.ok_or_else(bad)?);
+            }
             ("no-fwup", None) => self.no_fwup = true,
             ("no-sftp", None) => self.no_sftp = true,
             ("command", Some(value)) if self.command.is_none() => self.command = Some(value),
@@ -77,15 +87,13 @@ impl Options {
             (
                 "agent-forwarding"
                 | "no-agent-forwarding"
-                | "port-forwarding"
-                | "no-port-forwarding"
                 | "X11-forwarding"
                 | "no-X11-forwarding"
                 | "user-rc"
                 | "no-user-rc",
                 None,
             )
-            | ("permitopen" | "permitlisten" | "tunnel", Some(_)) => {}
+            | ("permitlisten" | "tunnel", Some(_)) => {}
             (
                 "cert-authority" | "environment" | "no-touch-required" | "principals" | "verify-required",
                 _,
@@ -125,6 +133,16 @@ impl Options {
 
     pub fn allow_pty(&self) -> bool {
         !self.no_pty
+    }
+
+    /// Whether connections may be forwarded at all. A key for certain subsystems is for nothing else.
+    pub fn allow_port_forwarding(&self) -> bool {
+        !self.no_port_forwarding && self.subsystems.is_none()
+    }
+
+    /// Where the connections may lead that we make for the client, if the key says so.
+    pub fn permit_open(&self) -> Option<&[Permit]> {
+        (!self.permit_open.is_empty()).then_some(&self.permit_open)
     }
 
     /// Whether the subsystem of this name may run. Who may use `fwup` may use its older protocol, and
@@ -214,6 +232,17 @@ mod tests {
     }
 
     #[test]
+    fn forwarding_is_narrowed_and_forbidden() {
+        assert!(parse("no-pty").allow_port_forwarding() && parse("no-pty").permit_open().is_none());
+        assert!(parse("restrict,port-forwarding").allow_port_forwarding());
+        for forbidden in ["restrict", "port-forwarding,no-port-forwarding", "subsystems=\"fwup\""] {
+            assert!(!parse(forbidden).allow_port_forwarding(), "{forbidden}");
+        }
+        let options = parse("permitopen=\"localhost:80\",PermitOpen=\"[::1]:*\"");
+        assert_eq!(options.permit_open().map(<[Permit]>::len), Some(2));
+    }
+
+    #[test]
     fn a_command_keeps_its_quotes_and_commas() {
         let options = parse(r#"command="echo \"a, b\" c\\d",no-pty"#);
         assert_eq!(options.command(), Some(r#"echo "a, b" c\\d"#));
@@ -249,6 +278,8 @@ mod tests {
             ("command=\"a\"b", LineError::BadOption("command")),
             ("command=\"a\",command=\"b\"", LineError::BadOption("command")),
             ("from=\"10.0.0.0/99\"", LineError::BadOption("from")),
+            ("permitopen=\"80\"", LineError::BadOption("permitopen")),
+            ("permitopen=\"host\"", LineError::BadOption("permitopen")),
             ("expiry-time=\"soon\"", LineError::BadOption("expiry-time")),
         ] {
             let parsed = if text.is_empty() { Options::parse(",") } else { Options::parse(text) };

@@ -7,6 +7,7 @@ mod motd;
 mod output;
 mod process;
 pub mod pty;
+pub mod relay;
 mod scp;
 mod spool;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::flow::Flow;
 use crate::tasks;
@@ -15,6 +15,9 @@ use crate::tasks;
 const STDERR: u32 = 1;
 /// How long a job waits until its last messages have a place in the connection's queue.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
+/// A client that takes no output for so long while it has filled everything we may hold is in a deadlock.
+const DEADLOCK: Duration = Duration::from_secs(10);
 
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,28 @@ impl Output {
     /// The same to its stderr.
     pub async fn stderr(&self, data: Bytes) -> bool {
         self.send(self.writer.extended_data_bytes(STDERR, data)).await
+    }
+
+    /// Says that no more data follows; the other way stays open.
+    pub async fn eof(&self) {
+        // A connection that has ended needs no word of it.
+        let _ = self.writer.eof().await;
+    }
+
+    /// Closes the channel without a word on how it ended. Send nothing afterwards.
+    pub async fn close(&self) {
+        let _ = self.writer.close().await;
+    }
+
+    /// Waits until the client has been stopped for long, with every queue full, and takes no output either.
+    pub async fn deadlock(&self) {
+        loop {
+            let since = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() >= DEADLOCK);
+            if since(self.flow.stopped_since()) && since(self.waiting.since()) {
+                return;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
     }
 
     pub fn waiting(&self) -> &Waiting {

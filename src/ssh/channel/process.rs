@@ -12,24 +12,22 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::environment::{self, Account};
 use super::flow::{Flow, Overflow};
 use super::output::{Exit, Output};
 use super::pty::Master;
+use super::relay::{self, READ_SIZE};
 use super::{Controls, Session, motd};
 use crate::sys;
 use crate::tasks::{self, Task};
 
-/// What is read from a program in one go, and the largest piece that is sent.
-const READ_SIZE: usize = 32 << 10;
 /// Room for input between us and a program that is busy.
 const PIPE_SIZE: libc::c_int = 256 << 10;
 /// How long open pipes of an ended program are still read: what it left behind may hold them for ever.
@@ -37,8 +35,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// From SIGHUP to SIGTERM, and from there to SIGKILL, for the group of a client that is gone.
 const TERM_AFTER: Duration = Duration::from_secs(1);
 const KILL_AFTER: Duration = Duration::from_secs(4);
-/// A client that takes no output for so long while it has filled everything we may hold is in a deadlock.
-const DEADLOCK: Duration = Duration::from_secs(10);
+/// How long the client may take for the word that ends a deadlock.
+const LAST_WORD: Duration = Duration::from_secs(10);
 const DEADLOCK_TEXT: &str = "myelin: ended: the command and the client waited for each other, and all input that may \
                              be held was there; read the output sooner, or give the device a spool_dir on a disk\n";
 
@@ -79,7 +77,7 @@ pub async fn applet(session: Session, name: &'static str, args: Vec<OsString>) {
 async fn run(session: Session, recipe: Recipe) {
     let output = session.output();
     let config = &session.settings.config;
-    let spool = config.ssh.spool_dir.clone().unwrap_or_else(|| config.state_dir.join("spool"));
+    let spool = config.spool_dir();
     session.flow.set_overflow(if recipe.writes_to_disk {
         Overflow::SpillIfStuck(spool, output.waiting().clone())
     } else {
@@ -199,11 +197,16 @@ impl Running {
         let Self { mut child, controls, ends } = self;
         let flow = &session.flow;
         let (input, mut relay): (JoinHandle<()>, Task) = match ends {
-            Ends::Pipes { stdin, stdout, stderr } => {
-                let input = tasks::spawn(feed_pipe(Arc::clone(flow), stdin));
+            Ends::Pipes { mut stdin, mut stdout, mut stderr } => {
+                let flow = Arc::clone(flow);
+                // The end of the pipe closes with the input.
+                let input = tasks::spawn(async move { relay::feed(&flow, &mut stdin).await });
                 let (out, err) = (output.clone(), output.clone());
                 let relay = async move {
-                    tokio::join!(relay_pipe(stdout, &out, false), relay_pipe(stderr, &err, true));
+                    tokio::join!(
+                        relay::fetch(&mut stdout, &out, false),
+                        relay::fetch(&mut stderr, &err, true)
+                    );
                 };
                 (input, Box::pin(relay))
             }
@@ -219,7 +222,7 @@ impl Running {
                 status = child.wait() => break status,
                 () = &mut relay, if !relayed => relayed = true,
                 () = flow.gone() => break end_group(&mut child, &controls).await,
-                () = deadlock(flow, output) => {
+                () = output.deadlock() => {
                     warn!(peer = %session.connection.peer, "a session is in a deadlock; ending it");
                     deadlocked = true;
                     break end_group(&mut child, &controls).await;
@@ -231,22 +234,11 @@ impl Running {
         if deadlocked {
             // The client's news of its window stand behind input that nobody takes: first that, then the word.
             flow.discard();
-            let _ = timeout(DEADLOCK, output.stderr(DEADLOCK_TEXT.into())).await;
+            let _ = timeout(LAST_WORD, output.stderr(DEADLOCK_TEXT.into())).await;
         } else if !relayed {
             let _ = timeout(LINGER, relay).await;
         }
         exit_of(status)
-    }
-}
-
-/// Ends when the client has been stopped for long, with every queue full, and takes no output either.
-async fn deadlock(flow: &Flow, output: &Output) {
-    loop {
-        let since = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() >= DEADLOCK);
-        if since(flow.stopped_since()) && since(output.waiting().since()) {
-            return;
-        }
-        sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -282,40 +274,12 @@ fn exit_of(status: io::Result<ExitStatus>) -> Exit {
     }
 }
 
-/// Gives the program its input; its end of the pipe closes with the input.
-async fn feed_pipe(flow: Arc<Flow>, mut stdin: ChildStdin) {
-    while let Some(batch) = flow.next().await {
-        for piece in batch {
-            if stdin.write_all(&piece).await.is_err() {
-                // It reads no more, which is its right.
-                return flow.discard();
-            }
-        }
-    }
-}
-
 async fn feed_terminal(flow: Arc<Flow>, master: Arc<Master>) {
     while let Some(batch) = flow.next().await {
         for piece in batch {
             if master.write_all(&piece).await.is_err() {
                 return flow.discard();
             }
-        }
-    }
-}
-
-async fn relay_pipe(mut pipe: impl AsyncRead + Unpin, output: &Output, is_stderr: bool) {
-    let mut buffer = BytesMut::new();
-    loop {
-        buffer.reserve(READ_SIZE);
-        match pipe.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        let data = buffer.split().freeze();
-        let sent = if is_stderr { output.stderr(data).await } else { output.stdout(data).await };
-        if !sent {
-            return;
         }
     }
 }

@@ -85,7 +85,7 @@ pub struct Connection {
     authenticated: AtomicBool,
     has_room_for_the_end: AtomicBool,
     greeted: Notify,
-    channels: AtomicUsize,
+    uses: AtomicUsize,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -126,12 +126,10 @@ impl Connection {
         });
     }
 
-    pub fn channel_opened(&self) {
-        self.channels.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn channel_closed(&self) {
-        self.channels.fetch_sub(1, Ordering::Relaxed);
+    /// Says that it serves for something, until what is returned is dropped.
+    pub fn in_use(self: &Arc<Self>) -> InUse {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        InUse(Arc::clone(self))
     }
 
     /// Ends the connection when it has had no channel for `unused_connection_timeout`. Holds neither it nor its
@@ -145,7 +143,7 @@ impl Connection {
             while !limit.is_zero() {
                 sleep(step).await;
                 let Some(connection) = connection.upgrade() else { return };
-                let is_used = connection.channels.load(Ordering::Relaxed) > 0;
+                let is_used = connection.uses.load(Ordering::Relaxed) > 0;
                 unused = if is_used { Duration::ZERO } else { unused + step };
                 if unused >= limit {
                     return connection.end.tell("no channel for unused_connection_timeout");
@@ -200,6 +198,15 @@ impl Connection {
     /// Bytes read and written on the wire.
     pub fn traffic(&self) -> (u64, u64) {
         (self.bytes_in.load(Ordering::Relaxed), self.bytes_out.load(Ordering::Relaxed))
+    }
+}
+
+/// A session or a forward of a connection.
+pub struct InUse(Arc<Connection>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.uses.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -266,7 +273,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
         authenticated: AtomicBool::new(false),
         has_room_for_the_end: AtomicBool::new(false),
         greeted: Notify::new(),
-        channels: AtomicUsize::new(0),
+        uses: AtomicUsize::new(0),
         bytes_in: AtomicU64::new(0),
         bytes_out: AtomicU64::new(0),
     });

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::{pattern_matches, split_commas};
+use crate::config::{Block, pattern_matches, split_commas};
 
 /// Addresses, CIDR blocks and patterns; `!` in front takes away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Sources(Vec<(bool, Pattern)>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
-    Block { address: IpAddr, prefix: u32 },
+    Block(Block),
     Text(String),
 }
 
@@ -40,19 +40,12 @@ impl Sources {
 impl Pattern {
     fn parse(text: &str) -> Option<Self> {
         let text = text.to_ascii_lowercase();
-        let Some((address, prefix)) = text.split_once('/') else { return Some(Self::Text(text)) };
-        let address: IpAddr = address.parse().ok()?;
-        let prefix = prefix.parse().ok()?;
-        // A block with bits beyond its prefix is a mistake of whoever wrote it; sshd refuses it too.
-        (prefix <= bits(address) && mask(address, prefix) == value(address))
-            .then_some(Self::Block { address, prefix })
+        if text.contains('/') { Block::parse(&text).map(Self::Block) } else { Some(Self::Text(text)) }
     }
 
     fn matches(&self, peer: IpAddr) -> bool {
         match self {
-            Self::Block { address, prefix } => {
-                address.is_ipv4() == peer.is_ipv4() && mask(peer, *prefix) == value(*address)
-            }
+            Self::Block(block) => block.contains(peer),
             Self::Text(pattern) => {
                 // An address may be written in many ways.
                 pattern.parse::<IpAddr>().is_ok_and(|address| address.to_canonical() == peer)
@@ -60,23 +53,6 @@ impl Pattern {
             }
         }
     }
-}
-
-fn bits(address: IpAddr) -> u32 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-fn value(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    }
-}
-
-/// The address without the bits after its prefix.
-fn mask(address: IpAddr, prefix: u32) -> u128 {
-    let rest = bits(address).saturating_sub(prefix);
-    value(address).checked_shr(rest).and_then(|kept| kept.checked_shl(rest)).unwrap_or(0)
 }
 
 #[cfg(test)]
