@@ -12,6 +12,8 @@ mod display;
 mod events;
 mod failures;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handler;
 pub mod host_keys;
 pub mod info;

@@ -2,7 +2,7 @@
 
 pub mod admission;
 mod guard;
-mod observer;
+pub(super) mod observer;
 mod rekeying;
 
 use std::io;
