@@ -10,6 +10,8 @@ pub mod command;
 mod example;
 mod firmware;
 mod forwarding;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keys;
 mod layers;
 mod load;
@@ -17,6 +19,7 @@ mod methods;
 mod recover;
 mod show;
 mod ssh;
+mod traffic;
 mod users;
 mod validate;
 mod validation;
@@ -33,8 +36,9 @@ pub use forwarding::Permit;
 pub use load::{Loaded, Place, Problem, load};
 pub use methods::Method;
 pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
+pub use traffic::ChannelTimeout;
 pub use users::{MAX_PASSWORD, Secret, User, check_password_hash};
-pub use validate::{subsystem as check_subsystem, user_name as check_user_name};
+pub use validate::{random_name, subsystem as check_subsystem, user_name as check_user_name};
 pub use validation::{Accept, Gate, TrialAction, Validation};
 pub use values::{Bytes, pattern_matches, split_commas};
 

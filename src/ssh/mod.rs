@@ -9,8 +9,11 @@ mod channel;
 mod connection;
 mod control;
 mod display;
+mod events;
 mod failures;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handler;
 pub mod host_keys;
 pub mod info;

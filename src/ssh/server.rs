@@ -21,11 +21,12 @@ use super::channel::flow::Budgets;
 use super::connection::Connection;
 use super::connection::admission::{self, Admission, ConnectionId, Progress};
 use super::connection::penalties::{self, Offence, Penalties, Standing};
+use super::events::Events;
 use super::failures::Failures;
 use super::host_keys::HostKeys;
 use super::passwords::{self, Answer, Check, Users};
 use super::{algorithms, probe};
-use crate::config::{Config, Method, Source};
+use crate::config::{self, Config, Method, Source};
 use crate::tasks::aside;
 use crate::{sys, systemd};
 
@@ -65,6 +66,22 @@ impl Settings {
         let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys, keys.certificates));
         Arc::new(Self { source: source.clone(), config, russh, fingerprints })
     }
+
+    /// For one connection: it may have a name of its own.
+    pub fn russh_config(&self) -> Arc<russh::server::Config> {
+        match config::random_name(&self.config.ssh.version_string) {
+            Some(letters) => {
+                let mut config = algorithms::server_config(
+                    &self.config.ssh,
+                    self.russh.keys.clone(),
+                    self.russh.certificates.clone(),
+                );
+                config.server_id = algorithms::random_id(letters);
+                Arc::new(config)
+            }
+            None => Arc::clone(&self.russh),
+        }
+    }
 }
 
 /// The worker's state. Nothing in it must outlive a restart.
@@ -83,6 +100,7 @@ pub struct Server {
     reported: Mutex<Reported>,
     failures: Mutex<Failures>,
     penalties: Mutex<Penalties>,
+    events: Events,
     password_checks: Semaphore,
     lookups: Arc<Semaphore>,
     jobs: Mutex<Vec<Weak<Controls>>>,
@@ -108,6 +126,7 @@ impl Server {
             reported: Mutex::default(),
             failures: Mutex::default(),
             penalties: Mutex::default(),
+            events: Events::default(),
             password_checks: Semaphore::new(MAX_PASSWORD_CHECKS),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             jobs: Mutex::default(),
@@ -278,6 +297,11 @@ impl Server {
     /// A key has logged in from there: a penalty leaves it the way in by keys.
     pub fn trust(&self, connection: &Connection) {
         lock(&self.penalties).trust(admission::Source::of(connection.peer.ip()), Instant::now());
+    }
+
+    /// Tells the program of `on_event`.
+    pub fn tell(&self, event: &str, fields: &[(&'static str, &dyn std::fmt::Display)]) {
+        self.events.tell(&self.settings().config.ssh.on_event, event, fields);
     }
 
     /// Checks a password beside the work; refused while too many are being checked, so that a flood of them

@@ -163,7 +163,17 @@ impl Handler {
         self.connection.note(if is_known { Offence::WrongCredentials } else { Offence::UnknownUser });
         if let Some(unnamed) = self.server.count_failure(peer.ip()) {
             let user = display::name(user);
-            info!(%peer, user, method = method.name(), reason, unnamed, "ssh.auth.fail");
+            let method = method.name();
+            info!(%peer, user, method, reason, unnamed, "ssh.auth.fail");
+            self.server.tell(
+                "ssh.auth.fail",
+                &[
+                    ("MYELIN_PEER", &peer),
+                    ("MYELIN_USER", &user),
+                    ("MYELIN_METHOD", &method),
+                    ("MYELIN_REASON", &reason),
+                ],
+            );
         }
     }
 
