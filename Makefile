@@ -9,7 +9,7 @@ CARGO ?= cargo
 BOARD = aarch64-unknown-linux-musl
 SMALLEST = arm-unknown-linux-musleabihf
 
-.PHONY: help demo demo-host test test-host test-cross test-board soak bench image qemu board cross packaging sbom \
+.PHONY: help demo demo-host test test-host test-cross test-board soak fuzz bench image qemu board cross packaging sbom \
     setup setup-board deny clean
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make test-cross build for the board and for ARMv6, and run that as its smallest processor'
 	@echo 'make test-board boot, update and break the emulated board; power cuts and resets'
 	@echo 'make soak       thousands of power cuts, hundreds of resets; writes docs/soak.md'
+	@echo 'make fuzz       run every fuzz target, FUZZ_RUNS times each (1000000)'
 	@echo 'make bench      compare with OpenSSH, dropbear, unzip and dd; writes docs/benchmarks.md'
 	@echo 'make image      build an A/B disk image for QEMU ARM64 with Myelin in it: target/image/disk.img'
 	@echo 'make qemu       start that image, with SSH forwarded to a free port'
@@ -58,6 +59,9 @@ test-board: board
 # 10,000 states and 500 resets, nearly two hours on an idle machine.
 soak: board
 	tests/qemu/run.py soak --report docs/soak.md
+
+fuzz: setup
+	scripts/fuzz.sh
 
 bench: setup
 	$(CARGO) build --release --locked

@@ -1,44 +1,7 @@
-//! Multi-call dispatch, nothing else: which part of Myelin runs is decided by the name it was called by
-//! and the first argument.
+//! The program; all of it is in the library beside it.
 
-#![warn(clippy::disallowed_methods)]
-
-mod agent;
-mod cli;
-mod config;
-mod files;
-mod firmware;
-mod fwup;
-mod host;
-mod logging;
-mod pipe;
-mod scp;
-mod sftp;
-mod sockets;
-mod ssh;
-mod supervisor;
-mod sys;
-mod systemd;
-mod tasks;
-mod uboot_env;
-
-use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().collect();
-    let name = args.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
-    // A link by the name of a part is that part; else the first word says it.
-    let (name, words) = match name.to_str() {
-        Some("fwup" | "scp" | "sftp-server") => (name, 1),
-        _ => (args.get(1).map(OsString::as_os_str).unwrap_or_default(), 2),
-    };
-    match name.to_str() {
-        Some("fwup") => return fwup::main(args.into_iter().skip(words)),
-        Some("scp") => return scp::main(args.into_iter().skip(words)),
-        Some("sftp-server") => return sftp::main(args.into_iter().skip(words)),
-        _ => {}
-    }
-    cli::main(args)
+    myelin::run()
 }

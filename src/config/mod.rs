@@ -10,6 +10,8 @@ pub mod command;
 mod example;
 mod firmware;
 mod forwarding;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keys;
 mod layers;
 mod load;

@@ -5,6 +5,8 @@
 mod admission;
 pub mod boot;
 pub mod command;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handshake;
 pub mod lock;
 pub mod operation;

@@ -9,6 +9,8 @@ mod create;
 mod disk;
 mod fat;
 mod firmware;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod getopt;
 mod hex;
 mod input;

@@ -7,6 +7,8 @@
 
 mod attributes;
 mod extensions;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handles;
 mod listing;
 mod options;

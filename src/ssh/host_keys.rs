@@ -4,7 +4,7 @@
 //! full, no folder at all) there is a key afterwards, in runtime_dir or in memory, and a warning that says
 //! what to mend. Never deletes a key: a damaged one is moved aside.
 
-mod key_file;
+pub(super) mod key_file;
 
 use std::fmt;
 use std::io;

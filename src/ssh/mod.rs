@@ -11,6 +11,8 @@ mod control;
 mod display;
 mod failures;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handler;
 pub mod host_keys;
 pub mod info;

@@ -5,6 +5,8 @@
 
 pub mod block;
 pub mod codec;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod location;
 pub mod plain_file;
 

@@ -2,7 +2,7 @@
 
 pub mod admission;
 mod guard;
-mod observer;
+pub(super) mod observer;
 
 use std::io;
 use std::net::SocketAddr;

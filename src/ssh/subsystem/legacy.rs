@@ -24,14 +24,14 @@ const INVALID: &str = "nerves_firmware_ssh: error invalid_command\n";
 
 /// One word of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Command {
+pub enum Command {
     /// The next so many bytes are a firmware.
     Fwup(u64),
     Reboot,
 }
 
 /// `fwup:SIZE` and `reboot`, joined by commas.
-fn parse(header: &[u8]) -> Option<Vec<Command>> {
+pub fn parse(header: &[u8]) -> Option<Vec<Command>> {
     let header = std::str::from_utf8(header).ok()?;
     header
         .split(',')
