@@ -13,6 +13,7 @@ mod firmware;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod fwup;
+mod hook;
 mod host;
 mod logging;
 mod pipe;

@@ -3,9 +3,9 @@
 mod common;
 
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use common::transfer::{REFERENCE, both, described, new_tree, succeeded};
+use common::transfer::{REFERENCE, both, described, new_tree, python, succeeded};
 use common::{Device, descendants, pipe_into, random_bytes, text, wait_until};
 
 #[test]
@@ -58,22 +58,6 @@ impl Drop for Unmount {
             }
         }
     }
-}
-
-/// Runs a Python program with Debian's interpreter, which has Debian's packages.
-fn python(device: &Device, module: &str, program: &str) -> Output {
-    let found =
-        Command::new("/usr/bin/python3").args(["-W", "ignore", "-c", &format!("import {module}")]).output();
-    assert!(
-        found.is_ok_and(|found| found.status.success()),
-        "{module} is installed (apt install python3-{module})"
-    );
-    Command::new("timeout")
-        .args(["120", "/usr/bin/python3", "-W", "ignore", "-c", program, &device.port.to_string()])
-        .arg(device.path("key"))
-        .arg(device.folder.path())
-        .output()
-        .unwrap()
 }
 
 #[test]

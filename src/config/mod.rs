@@ -18,6 +18,7 @@ mod load;
 mod recover;
 mod show;
 mod ssh;
+mod traffic;
 mod users;
 mod validate;
 mod validation;
@@ -33,8 +34,9 @@ pub use firmware::{Firmware, FwupProgram, SuccessAction};
 pub use forwarding::{GatewayPorts, Permit, socket_is_permitted};
 pub use load::{Loaded, Place, Problem, load};
 pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
+pub use traffic::ChannelTimeout;
 pub use users::{MAX_PASSWORD, Secret, User, check_password_hash};
-pub use validate::{subsystem as check_subsystem, user_name as check_user_name};
+pub use validate::{random_name, subsystem as check_subsystem, user_name as check_user_name};
 pub use validation::{Accept, Gate, TrialAction, Validation};
 pub use values::{Bytes, pattern_matches, split_commas};
 

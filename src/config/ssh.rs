@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::forwarding::{Forwarding, GatewayPorts, Permit};
+use super::traffic::{ChannelTimeout, IpQos};
 use super::users::User;
 use super::values::{self, Bytes, Octal, Seconds, TextOrList};
 
@@ -103,10 +104,18 @@ pub struct Ssh {
     pub allow_agent_forwarding: bool,
     /// Forwarded connections of one connection, the sockets that wait for some among them.
     pub max_forwards: usize,
+    /// What is said where neither shell nor command is to be had.
+    pub no_shell_message: Option<String>,
+    /// Whether the log has what clients run.
+    pub log_commands: bool,
+    /// A program that is told of logins, refusals and ends, and its arguments.
+    #[serde(deserialize_with = "values::words")]
+    pub on_event: Vec<String>,
     /// Environment variables that a client may set; `*` and `?` match as in sshd_config(5).
     #[serde(deserialize_with = "values::comma_list")]
     pub accept_env: Vec<String>,
-    /// Our identification string (RFC 4253 section 4.2).
+    /// Our identification string (RFC 4253 section 4.2); `random`, or `random:MIN:MAX`, makes a new name of so many
+    /// letters for each connection.
     pub version_string: String,
     /// Text shown before authentication.
     pub banner: Option<String>,
@@ -130,6 +139,8 @@ pub struct Ssh {
     /// Renew the session keys after so many bytes in one direction, or so much time.
     pub rekey_limit: Bytes,
     pub rekey_interval: Seconds,
+    /// Time that an exchange of new session keys may take.
+    pub rekey_timeout: Seconds,
     /// Places for connections that have not logged in. A newcomer is never refused: one that is there gives way.
     pub max_startups: usize,
     /// Connections that have logged in.
@@ -144,12 +155,25 @@ pub struct Ssh {
     pub hello_timeout: Seconds,
     /// Time a logged-in connection may stay without a channel; 0 for ever.
     pub unused_connection_timeout: Seconds,
+    /// `TYPE=TIME`: channels over which nothing has gone for so long end.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub channel_timeout: Vec<ChannelTimeout>,
     /// Ask a silent client whether it is still there, so often; 0 never.
     pub client_alive_interval: Seconds,
     /// Unanswered questions after which the connection ends.
     pub client_alive_count_max: usize,
     /// Receive window of a channel, in bytes: what a client may send ahead.
     pub window_size: Bytes,
+    /// Channels of clients that take smaller packets than this are refused; bytes.
+    pub min_remote_packet_size: u32,
+    /// Whether the system looks for ends of idle connections that say nothing (tcp(7)).
+    pub tcp_keep_alive: bool,
+    /// Whether small packets go out at once.
+    pub no_delay: bool,
+    /// How long sent data may stay unacknowledged; 0 leaves it to the system.
+    pub tcp_user_timeout: Seconds,
+    /// The class of our packets, while somebody types and else.
+    pub ipqos: IpQos,
     /// Where input that a program does not read waits on disk. Unset: `state_dir/spool`.
     pub spool_dir: Option<PathBuf>,
     /// The protocol of nerves_firmware_ssh, on a listener of its own.
@@ -199,6 +223,9 @@ impl Default for Ssh {
             stream_local_bind_unlink: false,
             allow_agent_forwarding: false,
             max_forwards: 16,
+            no_shell_message: None,
+            log_commands: false,
+            on_event: Vec::new(),
             accept_env: ["LANG", "LC_*", "COLORTERM", "TERM_PROGRAM", "MYELIN_*"].map(String::from).to_vec(),
             version_string: "SSH-2.0-Myelin".into(),
             banner: None,
@@ -212,6 +239,7 @@ impl Default for Ssh {
             required_rsa_size: 2048,
             rekey_limit: Bytes(1 << 30),
             rekey_interval: Seconds::from_secs(3600),
+            rekey_timeout: Seconds::from_secs(30),
             max_startups: 64,
             max_connections: 128,
             max_sessions: 8,
@@ -219,9 +247,15 @@ impl Default for Ssh {
             login_grace_time: Seconds::from_secs(30),
             hello_timeout: Seconds::from_secs(10),
             unused_connection_timeout: Seconds::from_secs(60),
+            channel_timeout: Vec::new(),
             client_alive_interval: Seconds::from_secs(30),
             client_alive_count_max: 3,
             window_size: Bytes(1 << 20),
+            min_remote_packet_size: 512,
+            tcp_keep_alive: true,
+            no_delay: true,
+            tcp_user_timeout: Seconds::from_secs(90),
+            ipqos: IpQos::default(),
             spool_dir: None,
             legacy: Legacy::default(),
         }

@@ -59,6 +59,7 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "required_rsa_size" => in_range(ssh.required_rsa_size, 1024..=16_384, "bits"),
         "rekey_limit" => size(ssh.rekey_limit, 16 << 20..=1 << 30),
         "rekey_interval" => time(ssh.rekey_interval, 60..=86_400),
+        "rekey_timeout" => time(ssh.rekey_timeout, 5..=600),
         "max_startups" => in_range(ssh.max_startups, 4..=1000, "connections"),
         "max_connections" => in_range(ssh.max_connections, 1..=1000, "connections"),
         // 0 would leave a device on which nothing can be started, fwup included.
@@ -73,6 +74,12 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "unused_connection_timeout" => time(ssh.unused_connection_timeout, 0..=MAX_WAIT),
         "client_alive_interval" => time(ssh.client_alive_interval, 0..=MAX_WAIT),
         "client_alive_count_max" => in_range(ssh.client_alive_count_max, 1..=100, "questions"),
+        "min_remote_packet_size" => in_range(ssh.min_remote_packet_size, 0..=32_768, "bytes"),
+        "tcp_user_timeout" => time(ssh.tcp_user_timeout, 0..=MAX_WAIT),
+        "no_shell_message" => {
+            in_range(ssh.no_shell_message.as_ref().map_or(0, String::len), 0..=MAX_BANNER, "bytes")
+        }
+        "on_event" => program(&ssh.on_event),
         "window_size" => size(ssh.window_size, 64 << 10..=16 << 20),
         _ => fine(),
     }
@@ -164,6 +171,7 @@ const MAX_BANNER: usize = 2048;
 /// Of a text that is shown where a password is asked for.
 const MAX_QUESTION: usize = 1024;
 const MAX_VERSION: usize = 200;
+const MAX_RANDOM_NAME: u8 = 64;
 const MAX_WAIT: u64 = 86_400;
 /// Shorter, and a slow board would never finish starting.
 const MIN_TRIAL: u64 = 5;
@@ -251,11 +259,29 @@ fn algorithms(kind: Kind, text: &str) -> Verdict {
 
 /// RFC 4253 section 4.2: the software part has no `-`, comments follow a blank.
 fn version_string(text: &str) -> Verdict {
+    if random_name(text).is_some() {
+        return fine();
+    }
     let software = text.strip_prefix("SSH-2.0-").and_then(|rest| rest.split(' ').next());
     if text.len() > MAX_VERSION || software.is_none_or(|name| name.is_empty() || name.contains('-')) {
-        return refuse("must be SSH-2.0-NAME, at most 200 bytes, without `-` in NAME");
+        return refuse(
+            "must be SSH-2.0-NAME, at most 200 bytes, without `-` in NAME; or random, or random:2:5",
+        );
     }
     printable(text)
+}
+
+/// How many letters a new name for each connection has, where the text asks for that.
+pub fn random_name(text: &str) -> Option<RangeInclusive<u8>> {
+    let range = match text.strip_prefix("random")?.strip_prefix(':') {
+        None if text == "random" => 2..=5,
+        Some(range) => {
+            let (min, max) = range.split_once(':')?;
+            min.parse().ok()?..=max.parse().ok()?
+        }
+        None => return None,
+    };
+    (*range.start() >= 1 && range.start() <= range.end() && *range.end() <= MAX_RANDOM_NAME).then_some(range)
 }
 
 #[cfg(test)]
@@ -299,6 +325,11 @@ mod tests {
     #[test]
     fn version_strings_follow_the_rfc() {
         assert!(version_string("SSH-2.0-Acme_1.0 board 7").is_ok());
+        assert!(version_string("random").is_ok() && version_string("random:3:3").is_ok());
+        assert_eq!(random_name("random"), Some(2..=5));
+        for wrong in ["random:5:2", "random:0:2", "random:2", "randomly", "random:2:65"] {
+            assert!(version_string(wrong).is_err(), "{wrong:?}");
+        }
         for wrong in ["Acme", "SSH-2.0-", "SSH-2.0-a-b", "SSH-2.0-a\n", "SSH-1.99-a"] {
             assert!(version_string(wrong).is_err(), "{wrong:?}");
         }

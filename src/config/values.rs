@@ -32,7 +32,7 @@ pub struct Bytes(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Octal(pub u32);
 
-fn parse_seconds(text: &str) -> Option<u64> {
+pub fn parse_seconds(text: &str) -> Option<u64> {
     let mut total: u64 = 0;
     let mut digits = String::new();
     for c in text.chars() {

@@ -1,17 +1,12 @@
 //! A program of the image's own that may veto an update before fwup starts, or change its options
 //! (spec ssh.md 2.2.12).
 
-use std::process::Stdio;
+use std::io;
 use std::time::Duration;
-
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
-use tokio::time::timeout;
 
 use super::program::Overrides;
 use super::update::Refusal;
+use crate::hook::Question;
 
 /// How long it may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -21,36 +16,16 @@ const MAX_OUTPUT: u64 = 4 << 10;
 /// Asks the program. Exit 0 accepts, with `task=`, `devpath=` and `extra=` lines taken over; anything else
 /// refuses, with its output as the reason. No program accepts everything.
 pub async fn ask(words: &[String], environment: &[(&str, String)]) -> Result<Overrides, Refusal> {
-    let Some((program, arguments)) = words.split_first() else { return Ok(Overrides::default()) };
+    let Some(program) = words.first() else { return Ok(Overrides::default()) };
     let no = |text: String| Refusal::new(text, 1_u32);
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    let prepare = || {
-        crate::sys::set_oom_score(b"0");
-        Ok(())
-    };
-    // SAFETY: the closure makes system calls only.
-    unsafe { command.pre_exec(prepare) };
-    let mut child =
-        command.spawn().map_err(|error| no(format!("the pre-check {program} cannot be started: {error}")))?;
-    let _group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw));
-    let asked = async {
-        let mut output = Vec::new();
-        if let Some(pipe) = child.stdout.take() {
-            pipe.take(MAX_OUTPUT).read_to_end(&mut output).await?;
+    let question =
+        Question { words, environment, input: b"", user: None, time_limit: LIMIT, max_output: MAX_OUTPUT };
+    let (output, status) = question.ask().await.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => {
+            no(format!("the pre-check {program} did not answer within {} s", LIMIT.as_secs()))
         }
-        Ok::<_, std::io::Error>((output, child.wait().await?))
-    };
-    let (output, status) = timeout(LIMIT, asked)
-        .await
-        .map_err(|_| no(format!("the pre-check {program} did not answer within {} s", LIMIT.as_secs())))?
-        .map_err(|error| no(format!("the pre-check {program} failed: {error}")))?;
+        _ => no(format!("the pre-check {program} cannot be run: {error}")),
+    })?;
     let output = String::from_utf8_lossy(&output);
     if status.success() {
         return Ok(overrides(&output));
@@ -61,18 +36,6 @@ pub async fn ask(words: &[String], environment: &[(&str, String)]) -> Result<Ove
     } else {
         reason.into()
     }))
-}
-
-/// Whatever the program started ends with the question.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // Mostly there is nobody left.
-            let _ = killpg(group, Signal::SIGKILL);
-        }
-    }
 }
 
 fn overrides(output: &str) -> Overrides {

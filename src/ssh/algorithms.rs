@@ -1,6 +1,7 @@
 //! Which algorithms are offered, and the rest of what russh has to know before a connection.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use russh::keys::{Algorithm, PrivateKey};
 use russh::server::Config as RusshConfig;
@@ -57,6 +58,17 @@ pub fn server_config(ssh: &Ssh, keys: Vec<PrivateKey>) -> RusshConfig {
         keepalive_max: ssh.client_alive_count_max,
         ..RusshConfig::default()
     }
+}
+
+/// An identification with as many lower-case letters for a name.
+pub fn random_id(letters: RangeInclusive<u8>) -> SshId {
+    let mut random = [0; 65];
+    // Without randomness it is the same name each time, which is what others have.
+    let _ = getrandom::fill(&mut random);
+    let [length, rest @ ..] = random;
+    let length = letters.start() + length % (letters.end() - letters.start() + 1);
+    let name = rest.iter().take(length.into()).map(|byte| char::from(b'a' + byte % 26));
+    SshId::Standard(Cow::Owned(format!("SSH-2.0-{}", name.collect::<String>())))
 }
 
 /// The key types that users may have.
@@ -146,6 +158,14 @@ mod tests {
     fn strict_key_exchange_cannot_be_configured_away() {
         let ssh = Ssh { kex_algorithms: "curve25519-sha256".into(), ..Ssh::default() };
         assert!(preferred(&ssh).kex.contains(&kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER));
+    }
+
+    #[test]
+    fn random_names_have_as_many_letters_as_were_asked_for() {
+        for (range, prefix) in [(1..=1, 9), (64..=64, 72)] {
+            let SshId::Standard(id) = random_id(range) else { panic!("not standard") };
+            assert!(id.len() == prefix && id[8..].bytes().all(|byte| byte.is_ascii_lowercase()), "{id}");
+        }
     }
 
     #[test]

@@ -3,10 +3,22 @@
 /// The longest name that is shown, in characters.
 const MAX_NAME: usize = 64;
 
+/// The longest command that is shown, in characters.
+const MAX_COMMAND: usize = 256;
+
 /// A user or subsystem name: control characters escaped, cut to a length that cannot fill a log.
 pub fn name(text: &str) -> String {
-    let mut shown: String = text.chars().take(MAX_NAME).flat_map(char::escape_default).collect();
-    if text.chars().nth(MAX_NAME).is_some() {
+    cut(text, MAX_NAME)
+}
+
+/// A command, made fit in the same way.
+pub fn command(bytes: &[u8]) -> String {
+    cut(&String::from_utf8_lossy(bytes), MAX_COMMAND)
+}
+
+fn cut(text: &str, limit: usize) -> String {
+    let mut shown: String = text.chars().take(limit).flat_map(char::escape_default).collect();
+    if text.chars().nth(limit).is_some() {
         shown.push('…');
     }
     shown

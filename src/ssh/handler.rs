@@ -29,7 +29,7 @@ use super::forward::{Asked, Forwards, Target};
 use super::passwords::Users;
 use super::server::{Server, Settings};
 use super::subsystem::{self, Subsystem};
-use crate::config;
+use crate::config::{self, ChannelTimeout};
 use crate::tasks;
 
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
@@ -113,13 +113,28 @@ impl Handler {
         Job::exec(&settings.config.ssh, &command)
     }
 
-    /// Starts `job` on a channel that has nothing running yet.
-    fn start(&mut self, id: ChannelId, job: Option<Job>, session: &mut RusshSession) -> Result<(), Error> {
+    /// Starts `job` on a channel that has nothing running yet. `kind` is what sshd_config(5), ChannelTimeout, calls it.
+    fn start(
+        &mut self,
+        id: ChannelId,
+        job: Option<Job>,
+        kind: &str,
+        command: Option<&[u8]>,
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
         let job = job.filter(|job| job.is_probe() == self.is_probe);
-        let (Some(job), Some(Slot::Prepared(_))) = (job, self.channels.get(&id)) else {
+        let (Some(job), Some(Slot::Prepared(prepared))) = (job, self.channels.get(&id)) else {
             return Ok(session.channel_failure(id)?);
         };
-        let controls = Arc::new(Controls::default());
+        let ssh = &self.settings.config.ssh;
+        if ssh.log_commands {
+            let command = command.map(display::command);
+            info!(peer = %self.connection.peer, kind, command, "ssh.session.open");
+        }
+        if let Some(limit) = ChannelTimeout::find(&ssh.channel_timeout, kind) {
+            tasks::spawn(Flow::end_when_idle(Arc::downgrade(&prepared.flow), limit));
+        }
+        let controls = Arc::new(Controls::new(prepared.terminal.is_some()));
         let running = Slot::Running(Arc::downgrade(&controls));
         let Some(Slot::Prepared(prepared)) = self.channels.insert(id, running) else {
             return Ok(session.channel_failure(id)?);
@@ -138,11 +153,21 @@ impl Handler {
         }
         .prepare(job);
         session.channel_success(id)?;
+        self.set_class();
         self.connection.spawn(async move {
             job.await;
             drop((controls, in_use));
         });
         Ok(())
+    }
+
+    /// Packets are those of somebody who types as long as one of the channels has a terminal.
+    fn set_class(&self) {
+        let types = |slot: &Slot| match slot {
+            Slot::Running(controls) => controls.upgrade().is_some_and(|controls| controls.is_interactive),
+            Slot::Prepared(_) => false,
+        };
+        self.connection.set_class(&self.settings.config.ssh, self.channels.values().any(types));
     }
 
     fn prepared(&mut self, id: ChannelId) -> Option<&mut Prepared> {
@@ -270,9 +295,22 @@ impl russh::server::Handler for Handler {
             session.disconnect(Disconnect::TooManyConnections, text, "en")?;
             return Ok(());
         }
+        if !self.is_probe {
+            let method = if matches!(login.proof, Proof::Key(_)) { "publickey" } else { &login.fingerprint };
+            self.server.tell(
+                "ssh.auth.ok",
+                &[
+                    ("MYELIN_METHOD", &method),
+                    ("MYELIN_PEER", &self.connection.peer),
+                    ("MYELIN_USER", &login.user),
+                    ("MYELIN_KEY", &login.fingerprint),
+                ],
+            );
+        }
         self.connection.log_in(login);
         self.server.note_login();
         tasks::spawn(self.connection.end_when_unused(&self.settings.config.ssh));
+        tasks::spawn(self.connection.end_when_rekeying_stalls(&self.settings.config.ssh));
         Ok(())
     }
 
@@ -282,6 +320,13 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         _session: &mut RusshSession,
     ) -> Result<(), Error> {
+        let smallest = self.settings.config.ssh.min_remote_packet_size;
+        // The library refuses 0 itself, with which a writer would wait for ever.
+        if channel.writable_packet_size().await < smallest as usize {
+            info!(peer = %self.connection.peer, smallest, "channel refused: the client takes smaller packets only");
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        }
         // russh does not tell of the end of a channel that we have closed.
         self.channels
             .retain(|_, slot| !matches!(slot, Slot::Running(controls) if controls.strong_count() == 0));
@@ -411,10 +456,10 @@ impl russh::server::Handler for Handler {
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut RusshSession) -> Result<(), Error> {
         let job = match self.connection.service {
-            Service::Legacy => Some(Job::Text(subsystem::legacy::NO_SHELL)),
+            Service::Legacy => Some(Job::Text(subsystem::legacy::NO_SHELL.into())),
             Service::Ssh => self.program(id, None, Job::shell),
         };
-        self.start(id, job, session)
+        self.start(id, job, "session:shell", None, session)
     }
 
     async fn exec_request(
@@ -424,10 +469,10 @@ impl russh::server::Handler for Handler {
         session: &mut RusshSession,
     ) -> Result<(), Error> {
         let job = match self.connection.service {
-            Service::Legacy => Some(Job::Text(subsystem::legacy::NO_EXEC)),
+            Service::Legacy => Some(Job::Text(subsystem::legacy::NO_EXEC.into())),
             Service::Ssh => self.program(id, Some(command), |ssh| Job::exec(ssh, command)),
         };
-        self.start(id, job, session)
+        self.start(id, job, "session:command", Some(command), session)
     }
 
     async fn subsystem_request(
@@ -442,7 +487,7 @@ impl russh::server::Handler for Handler {
         }
         if self.options.command().is_some() && self.connection.service == Service::Ssh {
             let job = self.program(id, Some(name.as_bytes()), |_| None);
-            return self.start(id, job, session);
+            return self.start(id, job, "session:command", Some(name.as_bytes()), session);
         }
         let config = &self.settings.config;
         let added = subsystem::command::added(config);
@@ -455,7 +500,8 @@ impl russh::server::Handler for Handler {
         if !may {
             info!(peer = %self.connection.peer, name = display::name(name), "the key's options forbid this subsystem");
         }
-        self.start(id, found.filter(|_| may).map(Job::Subsystem), session)
+        let kind = format!("session:subsystem:{}", display::name(name));
+        self.start(id, found.filter(|_| may).map(Job::Subsystem), &kind, None, session)
     }
 
     async fn window_change_request(
@@ -507,6 +553,7 @@ impl russh::server::Handler for Handler {
     async fn channel_close(&mut self, id: ChannelId, _session: &mut RusshSession) -> Result<(), Error> {
         debug!(peer = %self.connection.peer, channel = %id, "channel closed");
         self.channels.remove(&id);
+        self.set_class();
         Ok(())
     }
 }

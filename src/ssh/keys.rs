@@ -199,7 +199,7 @@ fn lines_to_add(words: &[String], file: Option<&Path>) -> anyhow::Result<Vec<Str
 /// Adds all lines, or none when one of them is bad.
 fn add(config: &Config, lines: &[String]) -> anyhow::Result<()> {
     let file = KeyFile::lock(config, key_files(config).into_iter().next())?;
-    let revoked = KeyList::collect(config).revoked;
+    let (revoked, own) = (KeyList::collect(config).revoked, revoked_files(config).next());
     let mut content = file.read()?;
     let (mut messages, mut forgiven) = (Vec::new(), Vec::new());
     for line in lines {
@@ -214,7 +214,7 @@ fn add(config: &Config, lines: &[String]) -> anyhow::Result<()> {
         }
         let selector = Selector::parse(line);
         for entry in revoked.iter().filter(|entry| selector.selects(&entry.key)) {
-            if !entry.source.lies_in(&config.state_dir) {
+            if !own.as_ref().is_some_and(|own| entry.source.lies_in(own)) {
                 bail!("the key is revoked in {}: remove it there", entry.source);
             }
             forgiven.push(&entry.key);
@@ -223,7 +223,7 @@ fn add(config: &Config, lines: &[String]) -> anyhow::Result<()> {
     file.write(&content)?;
     messages.iter().for_each(|message| println!("{message}"));
     if !forgiven.is_empty() {
-        let list = KeyFile::lock(config, revoked_files(config).next())?;
+        let list = KeyFile::lock(config, own)?;
         let forgive =
             |content: Vec<u8>, key: &&Key| edit::remove(&content, &Selector::Key(Box::new((*key).clone()))).0;
         list.write(&forgiven.iter().fold(list.read()?, forgive))?;

@@ -9,6 +9,7 @@ mod channel;
 mod connection;
 mod control;
 mod display;
+mod events;
 mod failures;
 mod forward;
 #[cfg(any(test, fuzzing))]

@@ -19,11 +19,12 @@ use super::channel::budget::Budget;
 use super::channel::flow::Budgets;
 use super::connection::Connection;
 use super::connection::admission::{self, Admission, ConnectionId, Progress};
+use super::events::Events;
 use super::failures::Failures;
 use super::host_keys::HostKeys;
 use super::passwords::{Check, Users};
 use super::{algorithms, probe};
-use crate::config::{Config, Source};
+use crate::config::{self, Config, Source};
 use crate::tasks::aside;
 use crate::{sys, systemd};
 
@@ -60,6 +61,18 @@ impl Settings {
         let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys));
         Arc::new(Self { source: source.clone(), config, russh, fingerprints })
     }
+
+    /// For one connection: it may have a name of its own.
+    pub fn russh_config(&self) -> Arc<russh::server::Config> {
+        match config::random_name(&self.config.ssh.version_string) {
+            Some(letters) => {
+                let mut config = algorithms::server_config(&self.config.ssh, self.russh.keys.clone());
+                config.server_id = algorithms::random_id(letters);
+                Arc::new(config)
+            }
+            None => Arc::clone(&self.russh),
+        }
+    }
 }
 
 /// The worker's state. Nothing in it must outlive a restart.
@@ -76,6 +89,7 @@ pub struct Server {
     last_no_keys_reminder: Mutex<Option<Instant>>,
     reported: Mutex<Reported>,
     failures: Mutex<Failures>,
+    events: Events,
     password_checks: Semaphore,
     lookups: Arc<Semaphore>,
     jobs: Mutex<Vec<Weak<Controls>>>,
@@ -99,6 +113,7 @@ impl Server {
             last_no_keys_reminder: Mutex::new(None),
             reported: Mutex::default(),
             failures: Mutex::default(),
+            events: Events::default(),
             password_checks: Semaphore::new(MAX_PASSWORD_CHECKS),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             jobs: Mutex::default(),
@@ -245,6 +260,11 @@ impl Server {
     /// Counts a refused login, and says whether to log it, and how many were not logged before it.
     pub fn count_failure(&self, address: std::net::IpAddr) -> Option<u64> {
         lock(&self.failures).count(admission::Source::of(address), Instant::now())
+    }
+
+    /// Tells the program of `on_event`.
+    pub fn tell(&self, event: &str, fields: &[(&'static str, &dyn std::fmt::Display)]) {
+        self.events.tell(&self.settings().config.ssh.on_event, event, fields);
     }
 
     /// Checks a password beside the work; refused while too many are being checked, so that a flood of them

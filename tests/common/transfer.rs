@@ -53,3 +53,19 @@ pub fn described(folder: &Path) -> String {
     let output = Command::new("sh").args(["-c", script]).env("LC_ALL", "C").current_dir(folder).output();
     text(&output.unwrap().stdout)
 }
+
+/// Runs a Python program with Debian's interpreter, which has Debian's packages.
+pub fn python(device: &Device, module: &str, program: &str) -> Output {
+    let found =
+        Command::new("/usr/bin/python3").args(["-W", "ignore", "-c", &format!("import {module}")]).output();
+    assert!(
+        found.is_ok_and(|found| found.status.success()),
+        "{module} is installed (apt install python3-{module})"
+    );
+    Command::new("timeout")
+        .args(["120", "/usr/bin/python3", "-W", "ignore", "-c", program, &device.port.to_string()])
+        .arg(device.path("key"))
+        .arg(device.folder.path())
+        .output()
+        .unwrap()
+}

@@ -8,14 +8,14 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use russh::{ChannelMsg, ChannelReadHalf};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
 
 use super::budget::Budget;
 use super::output::Waiting;
@@ -81,6 +81,8 @@ struct State {
     discard: bool,
     /// Since when the pump has been waiting for room.
     stopped_since: Option<Instant>,
+    /// When the last bytes went either way.
+    active: Instant,
 }
 
 /// How the input ends.
@@ -106,6 +108,7 @@ impl Flow {
                 end: End::Open,
                 discard: false,
                 stopped_since: None,
+                active: Instant::now(),
             }),
             spool: tokio::sync::Mutex::new(None),
             filled: Notify::new(),
@@ -204,6 +207,25 @@ impl Flow {
         }
     }
 
+    /// Bytes have gone over the channel.
+    pub fn touch(&self) {
+        self.state().active = Instant::now();
+    }
+
+    /// Ends the channel, as if its client had closed it, when nothing has gone over it for so long.
+    pub async fn end_when_idle(flow: Weak<Self>, limit: Duration) {
+        loop {
+            let Some(strong) = flow.upgrade() else { return };
+            let idle = strong.state().active.elapsed();
+            if idle >= limit {
+                info!("a channel ends: channel_timeout is over");
+                return strong.finish(End::Gone);
+            }
+            drop(strong);
+            sleep(limit - idle).await;
+        }
+    }
+
     /// Since when the client has been stopped because nothing more can be held.
     pub fn stopped_since(&self) -> Option<Instant> {
         self.state().stopped_since
@@ -219,6 +241,7 @@ impl Flow {
 
     async fn push(&self, piece: Bytes) {
         let began = Instant::now();
+        self.touch();
         let mut looked = began;
         loop {
             let (freed, spool_freed) = (self.budgets.process.freed(), self.budgets.spool.freed());
@@ -377,8 +400,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::sleep;
-
     use super::*;
 
     fn budgets(process: usize) -> Budgets {

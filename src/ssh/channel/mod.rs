@@ -11,6 +11,7 @@ pub mod relay;
 mod scp;
 mod spool;
 
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -37,16 +38,20 @@ pub enum Job {
     Exec(Vec<String>, Vec<u8>),
     Subsystem(Subsystem),
     /// A text on stdout, and the end.
-    Text(&'static str),
+    Text(Cow<'static, str>),
 }
 
 impl Job {
-    /// The shell, unless the configuration has none.
+    /// The shell, or what is said where the configuration has none.
     pub fn shell(ssh: &Ssh) -> Option<Self> {
         match &ssh.shell {
             Program::Command(words) => Some(Self::Shell(words.clone())),
-            Program::Shell | Program::Disabled => None,
+            Program::Shell | Program::Disabled => Self::no_shell(ssh),
         }
+    }
+
+    fn no_shell(ssh: &Ssh) -> Option<Self> {
+        ssh.no_shell_message.clone().map(|text| Self::Text(text.into()))
     }
 
     /// Whether it is what a probe may do, and nobody else.
@@ -62,7 +67,7 @@ impl Job {
                 return Some(Self::Exec(words, scp::or_built_in(command)));
             }
             (Program::Command(words), _) => words.clone(),
-            (Program::Shell | Program::Disabled, _) => return None,
+            (Program::Shell | Program::Disabled, _) => return Self::no_shell(ssh),
         };
         Some(Self::Exec(words, command.to_vec()))
     }
@@ -92,7 +97,7 @@ impl Session {
             Job::Subsystem(subsystem) => Box::pin(subsystem.run(self)),
             Job::Text(text) => Box::pin(async move {
                 let output = self.output();
-                output.stdout(text.into()).await;
+                output.stdout(text.into_owned().into()).await;
                 self.flow.discard();
                 output.finish(Exit::Status(1)).await;
             }),
@@ -106,14 +111,19 @@ impl Session {
 }
 
 /// What the client may do to a running job besides giving it input.
-#[derive(Default)]
 pub struct Controls {
+    /// Somebody types.
+    pub is_interactive: bool,
     /// The process group of the program; 0 while there is none, so that no number is signalled twice.
     group: AtomicI32,
     terminal: OnceLock<OwnedFd>,
 }
 
 impl Controls {
+    pub fn new(is_interactive: bool) -> Self {
+        Self { is_interactive, group: AtomicI32::new(0), terminal: OnceLock::new() }
+    }
+
     pub fn resize(&self, size: Size) {
         if let Some(master) = self.terminal.get() {
             pty::set_size(master, size);

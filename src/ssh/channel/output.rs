@@ -128,6 +128,7 @@ impl Output {
             () = self.flow.gone() => false,
         };
         self.waiting.set(None);
+        self.flow.touch();
         sent
     }
 }

@@ -105,7 +105,9 @@ impl AsyncRead for Guard {
         let this = &mut *self;
         this.check(cx)?;
         if this.start == this.end {
-            let read = ready!(this.fill(cx))?;
+            let filled = this.fill(cx);
+            this.connection.set_waits_for_client(filled.is_pending());
+            let read = ready!(filled)?;
             this.connection.count_read(read);
             if !this.connection.is_authenticated() {
                 this.count_before_login(read)?;
@@ -151,6 +153,7 @@ impl AsyncWrite for Guard {
                 },
             }
         }
+        this.connection.set_waits_for_client(false);
         let deadline =
             this.write_deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_STALL)));
         ready!(deadline.as_mut().poll(cx));

@@ -3,6 +3,7 @@
 pub mod admission;
 mod guard;
 pub(super) mod observer;
+mod rekeying;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,8 +35,6 @@ const CONNECTION_MEMORY: usize = 4 << 20;
 /// Probes of an idle TCP connection: after a minute, every 10 s, six times (tcp(7)).
 const TCP_KEEPALIVE: [(libc::c_int, libc::c_int); 3] =
     [(libc::TCP_KEEPIDLE, 60), (libc::TCP_KEEPINTVL, 10), (libc::TCP_KEEPCNT, 6)];
-/// How long sent data may stay unacknowledged, in milliseconds.
-const TCP_USER_TIMEOUT: libc::c_int = 90_000;
 /// A client whose line has begun but not ended is looked at again after so long.
 const PEEK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -64,6 +63,7 @@ pub struct Login {
 /// What a login stands on. Should it be taken away, the connection ends (see `revocation`).
 #[derive(Clone, Debug)]
 pub enum Proof {
+    /// One of the configuration and the files; a key that stands elsewhere would count as removed.
     Key(PublicKey),
     /// A password, or that none is needed.
     User(String),
@@ -89,6 +89,8 @@ pub struct Connection {
     uses: AtomicUsize,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    /// russh has read everything that has come, and waits for more.
+    waits_for_client: AtomicBool,
 }
 
 impl Connection {
@@ -127,6 +129,11 @@ impl Connection {
         });
     }
 
+    /// Sets the class of our packets: whether somebody types on one of its channels.
+    pub fn set_class(&self, ssh: &Ssh, is_interactive: bool) {
+        set_class(&self.stream, if is_interactive { ssh.ipqos.interactive } else { ssh.ipqos.bulk });
+    }
+
     /// Says that it serves for something, until what is returned is dropped.
     pub fn in_use(self: &Arc<Self>) -> InUse {
         self.uses.fetch_add(1, Ordering::Relaxed);
@@ -151,6 +158,14 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Ends the connection when an exchange of new session keys takes longer than `rekey_timeout`.
+    pub fn end_when_rekeying_stalls(
+        self: &Arc<Self>,
+        ssh: &Ssh,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        rekeying::watch(Arc::downgrade(self), ssh.rekey_timeout.duration())
     }
 
     /// Runs `task` beside the connection. Should it panic, the connection ends: its client would wait for ever.
@@ -188,6 +203,10 @@ impl Connection {
         let _ = sys::set_socket_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, room)
             .or_else(|_| sys::set_socket_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, room));
         let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, room);
+    }
+
+    fn set_waits_for_client(&self, waits: bool) {
+        self.waits_for_client.store(waits, Ordering::Relaxed);
     }
 
     pub fn count_read(&self, bytes: usize) {
@@ -260,7 +279,8 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let local = stream.local_addr().unwrap_or(peer);
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-    set_options(&stream);
+    let settings = server.settings();
+    set_options(&stream, &settings.config.ssh);
     let connection = Arc::new(Connection {
         id: server.next_id(),
         service,
@@ -279,6 +299,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
         uses: AtomicUsize::new(0),
         bytes_in: AtomicU64::new(0),
         bytes_out: AtomicU64::new(0),
+        waits_for_client: AtomicBool::new(false),
     });
     debug!(%peer, id = connection.id, "ssh.connect");
     let entry = server.enter(&connection);
@@ -292,6 +313,20 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
     let seconds = connection.since.elapsed().as_secs();
     if let Some(login) = connection.login.get() {
         info!(%peer, user = login.user, seconds, bytes_in, bytes_out, reason, "ssh.disconnect");
+        if !matches!(login.proof, Proof::Probe) {
+            server.tell(
+                "ssh.disconnect",
+                &[
+                    ("MYELIN_PEER", &peer),
+                    ("MYELIN_USER", &login.user),
+                    ("MYELIN_KEY", &login.fingerprint),
+                    ("MYELIN_REASON", &reason),
+                    ("MYELIN_SECONDS", &seconds),
+                    ("MYELIN_BYTES_IN", &bytes_in),
+                    ("MYELIN_BYTES_OUT", &bytes_out),
+                ],
+            );
+        }
     } else {
         debug!(%peer, seconds, bytes_in, bytes_out, reason, "ssh.disconnect");
     }
@@ -310,7 +345,7 @@ async fn run(server: &Arc<Server>, connection: &Arc<Connection>) -> Result<(), s
     let guard = Guard::new(Arc::clone(connection), login_deadline);
     let handler = Handler::new(Arc::clone(server), Arc::clone(connection), Arc::clone(&settings));
     let hello = settings.config.ssh.hello_timeout.duration();
-    let session = timeout(hello, russh::server::run_stream(Arc::clone(&settings.russh), guard, handler))
+    let session = timeout(hello, russh::server::run_stream(settings.russh_config(), guard, handler))
         .await
         .map_err(|_| io::Error::other("no identification within hello_timeout"))??;
     connection.handle.get_or_init(|| session.handle());
@@ -345,13 +380,25 @@ async fn watch_for_identification(connection: &Connection) {
     }
 }
 
-fn set_options(stream: &TcpStream) {
+fn set_options(stream: &TcpStream, ssh: &Ssh) {
     // None of these is worth a connection: the kernel's defaults serve as well, only slower to notice an end.
-    let _ = stream.set_nodelay(true);
+    let _ = stream.set_nodelay(ssh.no_delay);
     let socket = stream.as_fd();
-    let _ = sys::set_socket_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
-    for (name, value) in TCP_KEEPALIVE {
-        let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, name, value);
+    if ssh.tcp_keep_alive {
+        let _ = sys::set_socket_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+        for (name, value) in TCP_KEEPALIVE {
+            let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, name, value);
+        }
     }
-    let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, TCP_USER_TIMEOUT);
+    let milliseconds =
+        libc::c_int::try_from(ssh.tcp_user_timeout.duration().as_millis()).unwrap_or(libc::c_int::MAX);
+    let _ = sys::set_socket_option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, milliseconds);
+    set_class(stream, ssh.ipqos.interactive);
+}
+
+/// Both families: a socket of one may carry the other.
+fn set_class(stream: &TcpStream, class: Option<u8>) {
+    let Some(class) = class.map(libc::c_int::from) else { return };
+    let _ = sys::set_socket_option(stream.as_fd(), libc::IPPROTO_IP, libc::IP_TOS, class);
+    let _ = sys::set_socket_option(stream.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_TCLASS, class);
 }

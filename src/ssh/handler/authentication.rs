@@ -29,6 +29,15 @@ impl Handler {
         if let Some(unnamed) = self.server.count_failure(peer.ip()) {
             let user = display::name(user);
             info!(%peer, user, method, reason, unnamed, "ssh.auth.fail");
+            self.server.tell(
+                "ssh.auth.fail",
+                &[
+                    ("MYELIN_PEER", &peer),
+                    ("MYELIN_USER", &user),
+                    ("MYELIN_METHOD", &method),
+                    ("MYELIN_REASON", &reason),
+                ],
+            );
         }
     }
 
