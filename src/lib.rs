@@ -19,6 +19,7 @@ mod logging;
 mod pipe;
 mod scp;
 mod sftp;
+mod sockets;
 mod ssh;
 mod supervisor;
 mod sys;
