@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod keys;
 mod layers;
 mod load;
+mod mdns;
 mod recover;
 mod show;
 mod ssh;
@@ -31,8 +32,9 @@ use serde::{Deserialize, Serialize};
 
 pub use block::Block;
 pub use firmware::{Firmware, FwupProgram, SuccessAction};
-pub use forwarding::{GatewayPorts, Permit, socket_is_permitted};
+pub use forwarding::Permit;
 pub use load::{Loaded, Place, Problem, load};
+pub use mdns::Mdns;
 pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
 pub use traffic::ChannelTimeout;
 pub use users::{MAX_PASSWORD, Secret, User, check_password_hash};
@@ -56,6 +58,8 @@ pub struct Config {
     pub ssh: Ssh,
     /// Firmware updates.
     pub firmware: Firmware,
+    /// What the network is told.
+    pub mdns: Mdns,
 }
 
 impl Default for Config {
@@ -67,6 +71,7 @@ impl Default for Config {
             log_level: LogLevel::Info,
             ssh: Ssh::default(),
             firmware: Firmware::default(),
+            mdns: Mdns::default(),
         }
     }
 }

@@ -12,9 +12,9 @@ use super::algorithms::Kind;
 use super::forwarding::Permit;
 use super::ssh::INTERNAL_SFTP;
 use super::users::{MAX_PASSWORD, User, check_password_hash};
-use super::values::{Octal, Seconds};
+use super::values::Seconds;
 use super::version::Version;
-use super::{BootPartitionKeys, Bytes, Config, Firmware, Program, Ssh, SuccessAction, Validation};
+use super::{BootPartitionKeys, Bytes, Config, Firmware, Mdns, Program, Ssh, SuccessAction, Validation};
 
 pub type Verdict = Result<Vec<String>, String>;
 
@@ -41,7 +41,7 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "shell" if ssh.shell == Program::Shell => refuse("must be a program, not \"shell\""),
         "sftp_root" => absolute_if_set(ssh.sftp_root.as_deref()),
         "sftp_start" if ssh.sftp_start != Path::new("~") => absolute(&ssh.sftp_start),
-        "sftp_umask" => mask(ssh.sftp_umask),
+        "sftp_umask" if ssh.sftp_umask.0 > 0o777 => refuse("must be octal digits from \"000\" to \"777\""),
         "sftp_max_handles" => in_range(ssh.sftp_max_handles, 4..=1000, "handles"),
         "version_string" => version_string(&ssh.version_string),
         "banner" => in_range(ssh.banner.as_ref().map_or(0, String::len), 0..=MAX_BANNER, "bytes"),
@@ -65,8 +65,6 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         // 0 would leave a device on which nothing can be started, fwup included.
         "max_sessions" => in_range(ssh.max_sessions, 1..=64, "sessions"),
         "permit_open" => all_name_a_host(&ssh.permit_open),
-        "permit_socket" => all_absolute(&ssh.permit_socket),
-        "stream_local_bind_mask" => mask(ssh.stream_local_bind_mask),
         "max_forwards" => in_range(ssh.max_forwards, 0..=64, "connections"),
         "max_auth_tries" => in_range(ssh.max_auth_tries, 1..=100, "attempts"),
         "login_grace_time" => time(ssh.login_grace_time, 5..=600),
@@ -121,6 +119,24 @@ pub fn validation(validation: &Validation, field: &str) -> Verdict {
     }
 }
 
+pub fn mdns(mdns: &Mdns, field: &str) -> Verdict {
+    match field {
+        "host_name" => host_name(&mdns.host_name),
+        _ => fine(),
+    }
+}
+
+/// What can become a label of a host's name.
+fn host_name(template: &str) -> Verdict {
+    let example = template.replace("%s", "0").replace("%h", "0");
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let edges = example.starts_with('-') || example.ends_with('-');
+    if example.is_empty() || example.len() > MAX_HOST_NAME || edges || !example.chars().all(plain) {
+        return refuse("must be 1 to 40 letters, digits and inner dashes, with %s and %h");
+    }
+    fine()
+}
+
 /// A subsystem of the image's own.
 pub fn subsystem(name: &str, words: &[String]) -> Verdict {
     if !(1..=MAX_NAME).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -167,6 +183,8 @@ pub fn listen_address(text: &str) -> Result<(), String> {
 /// IFNAMSIZ of the kernel, with its zero byte.
 const MAX_ZONE: usize = 16;
 const MAX_NAME: usize = 64;
+/// Leaves room for the serial number in a label of 63 bytes.
+const MAX_HOST_NAME: usize = 40;
 const MAX_BANNER: usize = 2048;
 /// Of a text that is shown where a password is asked for.
 const MAX_QUESTION: usize = 1024;
@@ -218,10 +236,6 @@ fn all(items: &[String], good: impl Fn(&str) -> bool, what: &str) -> Verdict {
         Some(item) => Err(format!("`{item}` is not {what}")),
         None => fine(),
     }
-}
-
-fn mask(mask: Octal) -> Verdict {
-    if mask.0 > 0o777 { refuse("must be octal digits from \"000\" to \"777\"") } else { fine() }
 }
 
 fn all_name_a_host(permits: &[Permit]) -> Verdict {
@@ -319,6 +333,16 @@ mod tests {
         }
         for wrong in ["", "host", "1.2.3.4:22", "[::1]:22", "fe80::1%", "300.1.1.1", "1.2.3.4%eth0"] {
             assert!(listen_address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn host_names_are_labels() {
+        for right in ["myelin-%s", "%h", "box", "%h-%s"] {
+            assert_eq!(host_name(right), fine(), "{right}");
+        }
+        for wrong in ["", "-%s", "a.b", "%x", "b\u{f6}x", "%s-", &"a".repeat(41)] {
+            assert!(host_name(wrong).is_err(), "{wrong}");
         }
     }
 
