@@ -20,6 +20,7 @@ mod mdns;
 mod pipe;
 mod scp;
 mod sftp;
+mod sockets;
 mod ssh;
 mod supervisor;
 mod sys;

@@ -1,4 +1,4 @@
-//! Forwarding, with OpenSSH's client: connections that the device makes for it.
+//! Forwarding, with OpenSSH's client: connections that the device makes and accepts for it, and its agent.
 //!
 //! Where a test has `both`, OpenSSH's daemon has to pass it too.
 
@@ -9,13 +9,15 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use common::{
-    Device, PATIENCE, descriptors, free_port, new_key, pipe_into, random_bytes, signal, text, wait_until,
+    Device, PATIENCE, descriptors, free_port, new_folder, new_key, pipe_into, random_bytes, signal, text,
+    wait_until,
 };
 
 /// Ours and OpenSSH's daemon, each with lines for its configuration.
@@ -41,7 +43,7 @@ fn serve(answer: fn(TcpStream)) -> u16 {
 
 /// What a web server does: reads a request, answers, closes.
 fn web(mut stream: TcpStream) {
-    let mut request = [0; 16];
+    let mut request = [0; 1000];
     let _ = stream.read(&mut request);
     let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello");
 }
@@ -390,4 +392,267 @@ fn nothing_is_left_of_a_client_that_was_killed() {
     assert!(descriptors(worker) >= before + 5);
     signal(tunnel.client.id(), "KILL");
     wait_until("its descriptors are closed", || descriptors(worker) <= before);
+}
+
+/// A client that has the device listen: `-R WORDS`.
+fn reverse(device: &Device, words: &str) -> Tunnel {
+    let socket = device.path(&format!("reverse{}", free_port()));
+    let mut ssh = device.ssh_with(&["-o", "LogLevel=INFO"]);
+    ssh.args(["-R", words]);
+    Tunnel::spawn(ssh, socket)
+}
+
+impl Tunnel {
+    /// The port that the device chose, which the client prints.
+    fn allocated(&self) -> u16 {
+        self.says("Allocated port ");
+        let said = fs::read_to_string(&self.errors).unwrap();
+        let number = said.split("Allocated port ").nth(1).unwrap().split(' ').next().unwrap();
+        number.parse().unwrap()
+    }
+
+    /// Waits until a client that was refused has ended.
+    fn ends(&mut self) {
+        wait_until("the client ends", || self.client.try_wait().unwrap().is_some());
+    }
+}
+
+fn get(address: &str, port: u16) -> String {
+    let mut stream = TcpStream::connect((address, port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+const ALL: &str = "allow_tcp_forwarding = \"all\"";
+
+#[test]
+fn the_device_listens_for_its_client_until_that_is_gone() {
+    let port = serve(web);
+    for (name, device) in both(ALL, "AllowTcpForwarding yes") {
+        let mut tunnel = reverse(&device, &format!("0:127.0.0.1:{port}"));
+        let allocated = tunnel.allocated();
+        for address in ["127.0.0.1", "::1"] {
+            // Where there is no IPv6, nothing listens there.
+            if TcpListener::bind((address, 0)).is_ok() {
+                assert!(get(address, allocated).contains("200 OK"), "{name} {address}");
+            }
+        }
+        // The same port for somebody else is refused.
+        let mut second = reverse(&device, &format!("127.0.0.1:{allocated}:127.0.0.1:{port}"));
+        second.ends();
+        second.says("remote port forwarding failed");
+        tunnel.client.kill().unwrap();
+        tunnel.client.wait().unwrap();
+        wait_until("the port is free", || TcpListener::bind(("127.0.0.1", allocated)).is_ok());
+        let again = reverse(&device, &format!("{allocated}:127.0.0.1:{port}"));
+        wait_until("it is there again", || TcpStream::connect(("127.0.0.1", allocated)).is_ok());
+        assert!(get("127.0.0.1", allocated).contains("200 OK"), "{name}");
+        drop(again);
+    }
+}
+
+#[test]
+fn a_listening_port_can_be_given_back() {
+    let port = serve(web);
+    for (name, device) in both(ALL, "AllowTcpForwarding yes") {
+        let control = format!("ControlPath={}", device.path("master").display());
+        let free = free_port();
+        let mut ssh = device.ssh_with(&["-M", "-o", &control]);
+        ssh.args(["-R", &format!("{free}:127.0.0.1:{port}")]);
+        let _tunnel = Tunnel::spawn(ssh, device.path("cancelled"));
+        wait_until("the port is there", || TcpStream::connect(("127.0.0.1", free)).is_ok());
+        let order = |order: &str| {
+            let words = format!("{free}:127.0.0.1:{port}");
+            let mut ssh = device.ssh_with(&["-O", order, "-o", &control, "-R", &words]);
+            assert!(ssh.status().unwrap().success(), "{name}: {order}");
+        };
+        order("cancel");
+        // The client waits for no answer.
+        wait_until("the port is gone", || TcpStream::connect(("127.0.0.1", free)).is_err());
+        order("forward");
+        assert!(get("127.0.0.1", free).contains("200 OK"), "{name}");
+    }
+}
+
+#[test]
+fn ports_that_are_not_permitted_are_refused() {
+    let (port, free) = (serve(web), free_port());
+    let words = format!("{free}:127.0.0.1:{port}");
+    for (name, device) in both(
+        &format!("{ALL}\npermit_listen = \"localhost:1,none\""),
+        "AllowTcpForwarding yes\nPermitListen localhost:1",
+    ) {
+        let mut tunnel = reverse(&device, &words);
+        tunnel.ends();
+        tunnel.says("remote port forwarding failed");
+        assert!(TcpStream::connect(("127.0.0.1", free)).is_err(), "{name}");
+        device.assert_reachable();
+    }
+    // At first nothing may listen.
+    let device = Device::start("", "");
+    reverse(&device, &words).ends();
+    device.wait_for_log(&format!(
+        "direction=\"remote\" target=\"localhost:{free}\" outcome=\"refused: allow_tcp"
+    ));
+    // A key narrows it.
+    let device = Device::start(ALL, "");
+    let key = fs::read_to_string(device.path("key.pub")).unwrap();
+    for (options, works) in [
+        (format!("permitlisten=\"{free}\""), true),
+        (format!("permitlisten=\"localhost:{free}\""), true),
+        ("permitlisten=\"1\"".to_owned(), false),
+        ("restrict".to_owned(), false),
+    ] {
+        let config = fs::read_to_string(device.config()).unwrap();
+        let line = config.lines().find(|line| line.starts_with("authorized_keys")).unwrap();
+        let new = format!("authorized_keys = ['{options} {}']", key.trim());
+        fs::write(device.config(), config.replace(line, &new)).unwrap();
+        let read = || device.log().matches("configuration read again").count();
+        let before = read();
+        signal(device.worker(), "HUP");
+        wait_until("it is read", || read() > before);
+        let mut tunnel = reverse(&device, &words);
+        let mut ended = false;
+        wait_until("it is decided", || {
+            ended = tunnel.client.try_wait().unwrap().is_some();
+            ended || TcpStream::connect(("127.0.0.1", free)).is_ok()
+        });
+        assert_eq!(!ended, works, "{options}");
+        drop(tunnel);
+        wait_until("the port is free", || TcpListener::bind(("127.0.0.1", free)).is_ok());
+    }
+}
+
+#[test]
+fn gateway_ports_opens_them_to_others() {
+    let (port, free) = (serve(web), free_port());
+    for (gateway, bind, reached) in [
+        ("no", "0.0.0.0:", false),
+        ("yes", "127.0.0.1:", true),
+        ("clientspecified", "0.0.0.0:", true),
+        ("clientspecified", "localhost:", false),
+        ("clientspecified", "127.0.0.2:", true),
+    ] {
+        for (name, device) in both(
+            &format!("{ALL}\ngateway_ports = \"{gateway}\""),
+            &format!("AllowTcpForwarding yes\nGatewayPorts {gateway}"),
+        ) {
+            let tunnel = reverse(&device, &format!("{bind}{free}:127.0.0.1:{port}"));
+            let own = if bind == "127.0.0.2:" { "127.0.0.2" } else { "127.0.0.1" };
+            wait_until("it listens", || TcpStream::connect((own, free)).is_ok());
+            let other = TcpStream::connect(("127.0.0.2", free));
+            assert_eq!(other.is_ok(), reached, "{name} {gateway} {bind}");
+            drop(tunnel);
+            wait_until("the port is free", || TcpListener::bind(("0.0.0.0", free)).is_ok());
+        }
+    }
+}
+
+#[test]
+fn listeners_take_places_and_keep_their_connection() {
+    let port = serve(web);
+    let device = Device::start(&format!("{ALL}\nmax_forwards = 2\nunused_connection_timeout = \"2s\""), "");
+    let target = format!("0:127.0.0.1:{port}");
+    let tunnel = reverse(&device, &target);
+    let allocated = tunnel.allocated();
+    // Longer than a connection without any use.
+    thread::sleep(std::time::Duration::from_secs(9));
+    assert!(get("127.0.0.1", allocated).contains("200 OK"));
+    let mut ssh = device.ssh_with(&["-o", "LogLevel=INFO"]);
+    ssh.args(["-R", &target, "-R", "0:127.0.0.1:1", "-R", "0:127.0.0.1:2"]);
+    let mut three = Tunnel::spawn(ssh, device.path("three"));
+    three.ends();
+    device.wait_for_log("max_forwards are open");
+}
+
+/// Serves a socket of the file system as `web` does.
+fn serve_at(path: &Path) {
+    let listener = UnixListener::bind(path).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1000]);
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello");
+        }
+    });
+}
+
+#[test]
+fn sockets_of_the_file_system_are_forwarded_both_ways() {
+    let (folder, public) = new_folder();
+    let permitted = folder.path().join("here*");
+    let ours = format!("allow_stream_local_forwarding = \"all\"\npermit_socket = [{permitted:?}]");
+    let mine = Device::start_in(folder, &public, &ours, "");
+    for (name, device) in [("ours", mine), ("OpenSSH's", Device::start_sshd(""))] {
+        let (there, here) = (device.path("here-server"), device.path("here-listens"));
+        serve_at(&there);
+        let tunnel = Tunnel::to(&device, &there.display().to_string());
+        assert!(text(&tunnel.ask(b"GET / HTTP/1.0\r\n\r\n")).contains("200 OK"), "{name}");
+
+        let reversed = reverse(&device, &format!("{}:{}", here.display(), there.display()));
+        wait_until("it listens", || here.exists());
+        assert_eq!(fs::metadata(&here).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        let mut stream = UnixStream::connect(&here).unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.contains("200 OK"), "{name}: {answer}");
+        if name == "ours" {
+            // What is there already stays, unless stream_local_bind_unlink says otherwise.
+            reverse(&device, &format!("{}:{}", here.display(), there.display())).ends();
+            assert!(here.exists());
+            drop(reversed);
+            wait_until("its name is gone", || !here.exists());
+            let elsewhere = device.path("elsewhere");
+            serve_at(&elsewhere);
+            let tunnel = Tunnel::to(&device, &elsewhere.display().to_string());
+            assert_eq!(tunnel.ask(b"x"), b"");
+            tunnel.says("open failed: administratively prohibited");
+            reverse(&device, &format!("{}:{}", device.path("no").display(), there.display())).ends();
+            assert!(!device.path("no").exists());
+        }
+    }
+}
+
+#[test]
+fn the_clients_agent_is_there_for_its_session_and_gone_afterwards() {
+    let agents = tempfile::tempdir().unwrap();
+    let socket = agents.path().join("agent");
+    let mut agent = Command::new("ssh-agent");
+    let mut agent = agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+    wait_until("the agent is there", || socket.exists());
+    let key = agents.path().join("key");
+    new_key(&key);
+    let added = Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket).status();
+    assert!(added.unwrap().success());
+    let listed = Command::new("ssh-keygen").arg("-lf").arg(&key).output().unwrap();
+    let fingerprint = text(&listed.stdout).split(' ').nth(1).unwrap().to_owned();
+    let ask = |device: &Device, command: &str| {
+        let mut ssh = device.ssh_with(&["-A"]);
+        ssh.env("SSH_AUTH_SOCK", &socket).arg(command).stdin(Stdio::null()).output().unwrap()
+    };
+    for (name, device) in both("allow_agent_forwarding = true", "AllowAgentForwarding yes") {
+        let command = "ssh-add -l; ssh-add -l; echo $SSH_AUTH_SOCK; stat -c '%a %F' $SSH_AUTH_SOCK; \
+                       stat -c '%a' $(dirname $SSH_AUTH_SOCK)";
+        let output = ask(&device, command);
+        let lines: Vec<String> = text(&output.stdout).lines().map(str::to_owned).collect();
+        assert_eq!(lines.len(), 5, "{name}: {output:?}");
+        assert!(lines[0].contains(&fingerprint) && lines[1] == lines[0], "{name}: {output:?}");
+        if name == "ours" {
+            assert_eq!((&*lines[3], &*lines[4]), ("600 socket", "700"));
+        }
+        let path = Path::new(&lines[2]);
+        wait_until("its socket is gone", || !path.exists() && !path.parent().unwrap().exists());
+        // Without -A there is none.
+        let output = device.run("echo ${SSH_AUTH_SOCK-none}");
+        assert_eq!(text(&output.stdout), "none\n", "{name}");
+    }
+    let device = Device::start("", "");
+    assert_eq!(text(&ask(&device, "echo ${SSH_AUTH_SOCK-none}").stdout), "none\n");
+    device.wait_for_log("allow_agent_forwarding is off");
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 }

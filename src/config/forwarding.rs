@@ -25,6 +25,38 @@ impl Forwarding {
     pub fn local(self) -> bool {
         matches!(self, Self::Local | Self::All)
     }
+
+    pub fn remote(self) -> bool {
+        matches!(self, Self::Remote | Self::All)
+    }
+}
+
+/// Who may connect to what a client has us listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GatewayPorts {
+    /// Only this device.
+    No,
+    /// Everybody.
+    Yes,
+    /// Whom the client says.
+    ClientSpecified,
+}
+
+/// Whether one of the patterns is for this socket of the file system. `*` and `?` match within one folder, and a
+/// path must be plain: `..` would lead out of a pattern.
+pub fn socket_is_permitted(patterns: &[String], path: &str) -> bool {
+    let is_plain = |path: &str| {
+        path.len() <= MAX_SOCKET_PATH
+            && path.strip_prefix('/').is_some_and(|rest| {
+                rest.split('/').all(|name| !matches!(name, "" | "." | "..") && !name.contains('\0'))
+            })
+    };
+    let matches = |pattern: &String| {
+        pattern.split('/').count() == path.split('/').count()
+            && pattern.split('/').zip(path.split('/')).all(|(pattern, name)| pattern_matches(pattern, name))
+    };
+    is_plain(path) && patterns.iter().any(matches)
 }
 
 /// `HOST:PORT`, or the words `any` and `none`.
@@ -56,6 +88,11 @@ impl Permit {
         [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]
             .map(|address| Self { host: Host::Address(address), port: None })
             .to_vec()
+    }
+
+    /// Any address, any port.
+    pub fn anything() -> Self {
+        Self { host: Host::Anybody, port: None }
     }
 
     /// Whether it says for which host it is; for listening it need not.
@@ -161,6 +198,8 @@ impl From<Permit> for String {
     }
 }
 
+/// What sun_path of unix(7) holds, with its zero byte.
+const MAX_SOCKET_PATH: usize = 107;
 /// The longest name of DNS.
 const MAX_NAME: usize = 253;
 
@@ -225,6 +264,21 @@ mod tests {
         ] {
             assert!(!permits(rule, name, address, port), "{rule} {address}");
         }
+    }
+
+    #[test]
+    fn sockets_are_permitted_within_one_folder() {
+        let patterns = ["/run/app/*.sock".to_owned(), "/run/one".to_owned()];
+        for path in ["/run/app/a.sock", "/run/one"] {
+            assert!(socket_is_permitted(&patterns, path), "{path}");
+        }
+        for path in
+            ["/run/app/b/a.sock", "/run/app/../a.sock", "/run/two", "run/one", "/run//one", "/run/one/", ""]
+        {
+            assert!(!socket_is_permitted(&patterns, path), "{path}");
+        }
+        let all = ["/run/*/*/*".to_owned()];
+        assert!(socket_is_permitted(&all, "/run/a/b/c") && !socket_is_permitted(&all, "/run/a/../c"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use block::Block;
 pub use firmware::{Firmware, FwupProgram, SuccessAction};
-pub use forwarding::Permit;
+pub use forwarding::{GatewayPorts, Permit, socket_is_permitted};
 pub use load::{Loaded, Place, Problem, load};
 pub use mdns::Mdns;
 pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::forwarding::{Forwarding, Permit};
+use super::forwarding::{Forwarding, GatewayPorts, Permit};
 use super::traffic::{ChannelTimeout, IpQos};
 use super::users::User;
 use super::values::{self, Bytes, Octal, Seconds, TextOrList};
@@ -86,7 +86,23 @@ pub struct Ssh {
     /// Where the connections may lead that a client has us make.
     #[serde(deserialize_with = "values::comma_list")]
     pub permit_open: Vec<Permit>,
-    /// Forwarded connections of one connection, those that are awaited among them.
+    /// Where a client may have us listen.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub permit_listen: Vec<Permit>,
+    /// Who may connect there.
+    pub gateway_ports: GatewayPorts,
+    /// The same for sockets of the file system: those that a client has us connect to (`local`), and listen on.
+    pub allow_stream_local_forwarding: Forwarding,
+    /// Which sockets those may be.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub permit_socket: Vec<String>,
+    /// Permissions that the sockets do not get that we listen on.
+    pub stream_local_bind_mask: Octal,
+    /// Whether a socket that is there already gives way.
+    pub stream_local_bind_unlink: bool,
+    /// Whether programs here may use the client's agent (`ssh -A`).
+    pub allow_agent_forwarding: bool,
+    /// Forwarded connections of one connection, the sockets that wait for some among them.
     pub max_forwards: usize,
     /// What is said where neither shell nor command is to be had.
     pub no_shell_message: Option<String>,
@@ -199,6 +215,13 @@ impl Default for Ssh {
             subsystem: BTreeMap::new(),
             allow_tcp_forwarding: Forwarding::Local,
             permit_open: Permit::loopback(),
+            permit_listen: vec![Permit::anything()],
+            gateway_ports: GatewayPorts::No,
+            allow_stream_local_forwarding: Forwarding::Local,
+            permit_socket: Vec::new(),
+            stream_local_bind_mask: Octal(0o177),
+            stream_local_bind_unlink: false,
+            allow_agent_forwarding: false,
             max_forwards: 16,
             no_shell_message: None,
             log_commands: false,

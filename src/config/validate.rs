@@ -12,7 +12,7 @@ use super::algorithms::Kind;
 use super::forwarding::Permit;
 use super::ssh::INTERNAL_SFTP;
 use super::users::{MAX_PASSWORD, User, check_password_hash};
-use super::values::Seconds;
+use super::values::{Octal, Seconds};
 use super::version::Version;
 use super::{BootPartitionKeys, Bytes, Config, Firmware, Mdns, Program, Ssh, SuccessAction, Validation};
 
@@ -41,7 +41,7 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "shell" if ssh.shell == Program::Shell => refuse("must be a program, not \"shell\""),
         "sftp_root" => absolute_if_set(ssh.sftp_root.as_deref()),
         "sftp_start" if ssh.sftp_start != Path::new("~") => absolute(&ssh.sftp_start),
-        "sftp_umask" if ssh.sftp_umask.0 > 0o777 => refuse("must be octal digits from \"000\" to \"777\""),
+        "sftp_umask" => mask(ssh.sftp_umask),
         "sftp_max_handles" => in_range(ssh.sftp_max_handles, 4..=1000, "handles"),
         "version_string" => version_string(&ssh.version_string),
         "banner" => in_range(ssh.banner.as_ref().map_or(0, String::len), 0..=MAX_BANNER, "bytes"),
@@ -65,6 +65,8 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         // 0 would leave a device on which nothing can be started, fwup included.
         "max_sessions" => in_range(ssh.max_sessions, 1..=64, "sessions"),
         "permit_open" => all_name_a_host(&ssh.permit_open),
+        "permit_socket" => all_absolute(&ssh.permit_socket),
+        "stream_local_bind_mask" => mask(ssh.stream_local_bind_mask),
         "max_forwards" => in_range(ssh.max_forwards, 0..=64, "connections"),
         "max_auth_tries" => in_range(ssh.max_auth_tries, 1..=100, "attempts"),
         "login_grace_time" => time(ssh.login_grace_time, 5..=600),
@@ -236,6 +238,10 @@ fn all(items: &[String], good: impl Fn(&str) -> bool, what: &str) -> Verdict {
         Some(item) => Err(format!("`{item}` is not {what}")),
         None => fine(),
     }
+}
+
+fn mask(mask: Octal) -> Verdict {
+    if mask.0 > 0o777 { refuse("must be octal digits from \"000\" to \"777\"") } else { fine() }
 }
 
 fn all_name_a_host(permits: &[Permit]) -> Verdict {

@@ -4,7 +4,6 @@
 //! only what lives in this process is asked for here.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use super::status::{Connection, Status};
 use crate::config::Config;
 use crate::files;
 use crate::firmware::lock;
+use crate::sockets;
 use crate::tasks;
 
 /// The longest line either way.
@@ -104,9 +104,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    UnixListener::from_std(sockets::listen_at(path, 0o600)?.into())
 }
 
 async fn answer(server: Arc<Server>, mut stream: UnixStream) -> io::Result<()> {

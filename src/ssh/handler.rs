@@ -25,7 +25,7 @@ use super::channel::{Controls, Job, Session, environment};
 use super::connection::admission::Progress;
 use super::connection::{Connection, InUse, Login, Proof, Service};
 use super::display;
-use super::forward::{Forwards, Target};
+use super::forward::{Asked, Forwards, Target};
 use super::passwords::Users;
 use super::server::{Server, Settings};
 use super::subsystem::{self, Subsystem};
@@ -361,12 +361,65 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         session: &mut RusshSession,
     ) -> Result<(), Error> {
-        // A reply that is dropped is a refusal.
-        if !self.is_probe {
-            let target = Target::port(host, port);
-            self.forwards.open(&self.options, target, channel, reply, session.handle());
-        }
+        let target = Target::Port { host: host.to_owned(), port };
+        self.forwards.open(&self.options, target, channel, reply, session.handle());
         Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
+        session: &mut RusshSession,
+    ) -> Result<(), Error> {
+        let target = Target::Socket(path.to_owned());
+        self.forwards.open(&self.options, target, channel, reply, session.handle());
+        Ok(())
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        session: &mut RusshSession,
+    ) -> Result<bool, Error> {
+        let bound = self.forwards.listen(&self.options, address, *port, &session.handle());
+        *port = bound.map_or(*port, u32::from);
+        Ok(bound.is_some())
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
+        _session: &mut RusshSession,
+    ) -> Result<bool, Error> {
+        Ok(self.forwards.end(&Asked::Port { address: address.to_owned(), port }).await)
+    }
+
+    async fn streamlocal_forward(&mut self, path: &str, session: &mut RusshSession) -> Result<bool, Error> {
+        Ok(self.forwards.listen_at(&self.options, path, &session.handle()))
+    }
+
+    async fn cancel_streamlocal_forward(
+        &mut self,
+        path: &str,
+        _session: &mut RusshSession,
+    ) -> Result<bool, Error> {
+        Ok(self.forwards.end(&Asked::Socket(path.to_owned())).await)
+    }
+
+    async fn agent_request(&mut self, id: ChannelId, session: &mut RusshSession) -> Result<bool, Error> {
+        if self.prepared(id).is_none() {
+            return Ok(false);
+        }
+        let socket = self.forwards.agent(&self.options, &session.handle());
+        let given = socket.is_some();
+        if let Some(prepared) = self.prepared(id) {
+            prepared.environment.agent = socket;
+        }
+        Ok(given)
     }
 
     async fn pty_request(

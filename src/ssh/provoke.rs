@@ -8,7 +8,9 @@ use super::connection::Connection;
 pub fn panic_if_asked(name: &str, connection: &Arc<Connection>) -> bool {
     match name {
         "myelin-panic" => panic!("asked to"),
-        "myelin-panic-task" => connection.spawn(async { panic!("asked to") }),
+        "myelin-panic-task" => {
+            connection.spawn(async { panic!("asked to") });
+        }
         _ => return false,
     }
     true

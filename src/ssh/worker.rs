@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::connection::{self, Service};
-use super::control;
 use super::host_keys::{self, HostKeys};
 use super::revocation;
 use super::server::{Server, Settings};
+use super::{control, forward};
 use crate::config::{self, Source};
 use crate::firmware::boot::Boot;
 use crate::firmware::store;
@@ -82,6 +82,7 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     for folder in [&config.state_dir, &config.state_dir.join("ssh")] {
         files::remove_leftovers(folder);
     }
+    forward::remove_leftovers(&config);
     let keys = load_host_keys(&config);
     let pending = keys.pending.clone();
     let settings = Settings::new(source, config, keys);

@@ -3,21 +3,16 @@
 //! A socket is handed over even while its address cannot be bound: binding and listening act on the socket
 //! itself, whoever holds it, so a worker that is already running answers there as soon as the address is free.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    self, AddressFamily as Family, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
-};
 use tracing::{error, info, warn};
 
 use crate::config::{AddressFamily, Ssh};
+use crate::sockets;
 
-/// Connections that the kernel keeps for us while the worker is busy or being replaced.
-const BACKLOG: i32 = 64;
 /// Sockets are kept at or above this number, out of the way of those that exec hands over (3, 4, …).
 const LOWEST_FD: i32 = 64;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -53,7 +48,7 @@ impl Listener {
         if let Some(retry) = &mut self.retry
             && retry.at <= now
         {
-            match bind(&self.socket, self.address) {
+            match sockets::listen(&self.socket, self.address) {
                 Ok(_) => {
                     info!(address = %self.address, "ssh.listen");
                     self.retry = None;
@@ -102,7 +97,7 @@ fn open_port(ssh: &Ssh, name: &'static str, port: u16, now: Instant) -> Vec<List
                 continue;
             }
         };
-        let retry = match bind(&socket, address) {
+        let retry = match sockets::listen(&socket, address) {
             Ok(bound) => {
                 port = bound.port();
                 info!(address = %bound, "ssh.listen");
@@ -159,14 +154,7 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
 }
 
 fn open_socket(address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = if address.is_ipv4() { Family::Inet } else { Family::Inet6 };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket::socket(family, SockType::Stream, flags, None)?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    if address.is_ipv6() {
-        // Each family has a socket of its own, so that one works without the other.
-        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
-    }
+    let socket = sockets::tcp(address)?;
     match nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(LOWEST_FD)) {
         // SAFETY: fcntl has just made this descriptor for us.
         Ok(fd) => Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }),
@@ -174,17 +162,6 @@ fn open_socket(address: SocketAddr) -> Result<OwnedFd, Errno> {
         // ascending order, so none is moved onto one that still waits.
         Err(_) => Ok(socket),
     }
-}
-
-fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<SocketAddr> {
-    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    socket::listen(socket, Backlog::new(BACKLOG)?)?;
-    let bound: SockaddrStorage = socket::getsockname(socket.as_raw_fd())?;
-    let port = bound
-        .as_sockaddr_in()
-        .map(socket::SockaddrIn::port)
-        .or_else(|| bound.as_sockaddr_in6().map(socket::SockaddrIn6::port));
-    Ok(SocketAddr::new(address.ip(), port.unwrap_or(address.port())))
 }
 
 #[cfg(test)]

@@ -24,6 +24,9 @@ pub struct Options {
     no_port_forwarding: bool,
     /// Where connections may lead that we make for the client; empty is anywhere.
     permit_open: Vec<Permit>,
+    /// The same for where we listen.
+    permit_listen: Vec<Permit>,
+    no_agent_forwarding: bool,
     subsystems: Option<Vec<String>>,
     no_fwup: bool,
     no_sftp: bool,
@@ -61,7 +64,9 @@ impl Options {
         let bad = || LineError::BadOption(name);
         match (name, value) {
             // In the order of the line: a later word allows again what an earlier one took.
-            ("restrict", None) => (self.no_pty, self.no_port_forwarding) = (true, true),
+            ("restrict", None) => {
+                (self.no_pty, self.no_port_forwarding, self.no_agent_forwarding) = (true, true, true);
+            }
             ("no-pty", None) => self.no_pty = true,
             ("pty", None) => self.no_pty = false,
             ("no-port-forwarding", None) => self.no_port_forwarding = true,
@@ -70,6 +75,11 @@ impl Options {
                 let permit = Permit::try_from(value).ok().filter(Permit::names_a_host);
                 self.permit_open.push(permit.ok_or_else(bad)?);
             }
+            ("permitlisten", Some(value)) => {
+                self.permit_listen.push(Permit::try_from(value).map_err(|_| bad())?);
+            }
+            ("no-agent-forwarding", None) => self.no_agent_forwarding = true,
+            ("agent-forwarding", None) => self.no_agent_forwarding = false,
             ("no-fwup", None) => self.no_fwup = true,
             ("no-sftp", None) => self.no_sftp = true,
             ("command", Some(value)) if self.command.is_none() => self.command = Some(value),
@@ -84,16 +94,8 @@ impl Options {
             ("subsystems", Some(value)) if self.subsystems.is_none() => {
                 self.subsystems = Some(split_commas(&value).map(str::to_owned).collect());
             }
-            (
-                "agent-forwarding"
-                | "no-agent-forwarding"
-                | "X11-forwarding"
-                | "no-X11-forwarding"
-                | "user-rc"
-                | "no-user-rc",
-                None,
-            )
-            | ("permitlisten" | "tunnel", Some(_)) => {}
+            ("X11-forwarding" | "no-X11-forwarding" | "user-rc" | "no-user-rc", None)
+            | ("tunnel", Some(_)) => {}
             (
                 "cert-authority" | "environment" | "no-touch-required" | "principals" | "verify-required",
                 _,
@@ -143,6 +145,16 @@ impl Options {
     /// Where the connections may lead that we make for the client, if the key says so.
     pub fn permit_open(&self) -> Option<&[Permit]> {
         (!self.permit_open.is_empty()).then_some(&self.permit_open)
+    }
+
+    /// Where it may have us listen, if the key says so.
+    pub fn permit_listen(&self) -> Option<&[Permit]> {
+        (!self.permit_listen.is_empty()).then_some(&self.permit_listen)
+    }
+
+    /// Whether programs here may use the client's agent.
+    pub fn allow_agent_forwarding(&self) -> bool {
+        !self.no_agent_forwarding && self.subsystems.is_none()
     }
 
     /// Whether the subsystem of this name may run. Who may use `fwup` may use its older protocol, and
@@ -240,6 +252,9 @@ mod tests {
         }
         let options = parse("permitopen=\"localhost:80\",PermitOpen=\"[::1]:*\"");
         assert_eq!(options.permit_open().map(<[Permit]>::len), Some(2));
+        assert_eq!(parse("permitlisten=\"8080\"").permit_listen().map(<[Permit]>::len), Some(1));
+        assert!(parse("restrict,agent-forwarding").allow_agent_forwarding());
+        assert!(!parse("restrict").allow_agent_forwarding() && parse("no-pty").allow_agent_forwarding());
     }
 
     #[test]
@@ -279,6 +294,7 @@ mod tests {
             ("command=\"a\",command=\"b\"", LineError::BadOption("command")),
             ("from=\"10.0.0.0/99\"", LineError::BadOption("from")),
             ("permitopen=\"80\"", LineError::BadOption("permitopen")),
+            ("permitlisten=\"host\"", LineError::BadOption("permitlisten")),
             ("permitopen=\"host\"", LineError::BadOption("permitopen")),
             ("expiry-time=\"soon\"", LineError::BadOption("expiry-time")),
         ] {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
@@ -25,6 +25,8 @@ pub struct Requested {
     bytes: usize,
     /// What the client asked for when its key has another command (sshd(8), `command=`).
     pub original_command: Option<Vec<u8>>,
+    /// The socket behind which the client's agent is.
+    pub agent: Option<PathBuf>,
 }
 
 impl Requested {
@@ -89,6 +91,9 @@ pub fn build(
     set("SSH_CONNECTION", format!("{} {} {} {}", peer.ip(), peer.port(), local.ip(), local.port()).into());
     if let Some(command) = &requested.original_command {
         set("SSH_ORIGINAL_COMMAND", OsString::from_vec(command.clone()));
+    }
+    if let Some(socket) = &requested.agent {
+        set("SSH_AUTH_SOCK", socket.into());
     }
     if let Source::File(path) = source {
         set("MYELIN_CONFIG", path.into());

@@ -18,6 +18,7 @@ use russh::keys::PublicKey;
 use russh::server::Handle;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
@@ -168,16 +169,18 @@ impl Connection {
     }
 
     /// Runs `task` beside the connection. Should it panic, the connection ends: its client would wait for ever.
-    pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let task = tasks::spawn(task);
+        let handle = task.abort_handle();
         let connection = Arc::downgrade(self);
         tasks::spawn(async move {
-            if task.await.is_err()
+            if task.await.is_err_and(|error| error.is_panic())
                 && let Some(connection) = connection.upgrade()
             {
                 connection.end.tell("a task of it panicked");
             }
         });
+        handle
     }
 
     /// Whether it has no future: it was told to end, or the client is gone. For those who do not read from it.

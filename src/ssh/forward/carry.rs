@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use russh::server::{Handle, Msg};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
@@ -34,6 +34,13 @@ impl From<TcpStream> for Ends {
     fn from(stream: TcpStream) -> Self {
         // Without it typing is slow, and nothing else.
         let _ = stream.set_nodelay(true);
+        let (reader, writer) = stream.into_split();
+        Self { reader: Box::new(reader), writer: Box::new(writer) }
+    }
+}
+
+impl From<UnixStream> for Ends {
+    fn from(stream: UnixStream) -> Self {
         let (reader, writer) = stream.into_split();
         Self { reader: Box::new(reader), writer: Box::new(writer) }
     }

@@ -4,12 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::carry::Ends;
 use super::{Refusal, Shared};
-use crate::config::Permit;
+use crate::config::{Permit, socket_is_permitted};
 use crate::ssh::authorized_keys::Options;
 use crate::ssh::display;
 use crate::ssh::server::Server;
@@ -22,46 +22,72 @@ const MAX_HOST: usize = 255;
 const MAX_ADDRESSES: usize = 8;
 
 /// Where a client wants to be connected to.
-pub struct Target {
-    host: String,
-    port: u32,
+pub enum Target {
+    Port { host: String, port: u32 },
+    Socket(String),
 }
 
 impl Target {
-    pub fn port(host: &str, port: u32) -> Self {
-        Self { host: host.to_owned(), port }
-    }
-
-    /// Whether it may be tried at all; which addresses it may be is seen when they are known.
+    /// Whether it may be tried at all; which addresses a name may have is seen when they are known.
     pub(super) fn check(&self, options: &Options, shared: &Shared) -> Result<Dial, Refusal> {
-        shared.check(options)?;
+        shared.check(options.allow_port_forwarding())?;
         let ssh = &shared.settings.config.ssh;
-        if !ssh.allow_tcp_forwarding.local() {
-            return Err(Refusal::Prohibited("allow_tcp_forwarding does not include local"));
+        match self {
+            Self::Port { .. } if !ssh.allow_tcp_forwarding.local() => {
+                Err(Refusal::Prohibited("allow_tcp_forwarding does not include local"))
+            }
+            Self::Port { host, port } => {
+                let port = u16::try_from(*port).ok().filter(|port| *port > 0);
+                let port = port.ok_or(Refusal::Prohibited("no such port"))?;
+                if host.len() > MAX_HOST || host.contains('\0') {
+                    return Err(Refusal::Prohibited("no such host"));
+                }
+                let key = options.permit_open().map(<[Permit]>::to_vec);
+                Ok(Dial::Port(Rules { host: host.clone(), port, configured: ssh.permit_open.clone(), key }))
+            }
+            Self::Socket(_) if !ssh.allow_stream_local_forwarding.local() => {
+                Err(Refusal::Prohibited("allow_stream_local_forwarding does not include local"))
+            }
+            Self::Socket(path)
+                if options.permit_open().is_none() && socket_is_permitted(&ssh.permit_socket, path) =>
+            {
+                Ok(Dial::Socket(path.clone()))
+            }
+            Self::Socket(_) => {
+                Err(Refusal::Prohibited("not in permit_socket, or not in permitopen= of the key"))
+            }
         }
-        let port = u16::try_from(self.port).ok().filter(|port| *port > 0);
-        let port = port.ok_or(Refusal::Prohibited("no such port"))?;
-        if self.host.len() > MAX_HOST || self.host.contains('\0') {
-            return Err(Refusal::Prohibited("no such host"));
-        }
-        let key = options.permit_open().map(<[Permit]>::to_vec);
-        Ok(Dial { host: self.host.clone(), port, configured: ssh.permit_open.clone(), key })
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = display::name(&self.host);
-        if host.contains(':') {
-            write!(f, "[{host}]:{}", self.port)
-        } else {
-            write!(f, "{host}:{}", self.port)
+        match self {
+            Self::Port { host, port } if host.contains(':') => write!(f, "[{}]:{port}", display::name(host)),
+            Self::Port { host, port } => write!(f, "{}:{port}", display::name(host)),
+            Self::Socket(path) => f.write_str(&display::name(path)),
         }
     }
 }
 
-/// A connection to be made, and the rules for it.
-pub struct Dial {
+/// A connection that may be made.
+pub enum Dial {
+    Port(Rules),
+    Socket(String),
+}
+
+impl Dial {
+    pub async fn connect(&self, server: &Server) -> Result<Ends, Refusal> {
+        match self {
+            Self::Port(rules) => rules.connect(server).await,
+            // It answers or it does not: there is nothing to wait for.
+            Self::Socket(path) => Ok(UnixStream::connect(path).await?.into()),
+        }
+    }
+}
+
+/// A host and a port, and which of its addresses are permitted.
+pub struct Rules {
     host: String,
     port: u16,
     configured: Vec<Permit>,
@@ -69,14 +95,14 @@ pub struct Dial {
     key: Option<Vec<Permit>>,
 }
 
-impl Dial {
+impl Rules {
     /// Tries the permitted addresses of the host, one after the other.
-    pub async fn connect(&self, server: &Server) -> Result<Ends, Refusal> {
+    async fn connect(&self, server: &Server) -> Result<Ends, Refusal> {
         let deadline = Instant::now() + CONNECT_LIMIT;
         let late = || io::Error::from(io::ErrorKind::TimedOut);
         let found = timeout_at(deadline, self.addresses(server)).await.map_err(|_| late())??;
         let permitted: Vec<_> = found.into_iter().filter(|address| self.permits(address.ip())).collect();
-        let mut failure = Refusal::Prohibited("not in permit_open, or in that of the key");
+        let mut failure = Refusal::Prohibited("not in permit_open, or not in permitopen= of the key");
         for (left, address) in (1..=permitted.len()).rev().zip(&permitted) {
             // One that does not answer leaves time for the others.
             let share = deadline.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(1);

@@ -1,12 +1,16 @@
-//! Forwarding: connections that a client has us make for it.
+//! Forwarding: connections that a client has us make, and accept, for it.
 //!
-//! Owns the places of one connection. Nothing here waits inside a callback of russh: each forward is a task of its
+//! Owns the places and the listening sockets of one connection. Nothing here waits inside a callback of russh: each forward is a task of its
 //! own, which answers the client once it knows the answer.
 
 mod carry;
 mod dial;
+mod listen;
+mod socket;
 
+use std::collections::HashMap;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -18,8 +22,11 @@ use tracing::info;
 
 use self::carry::Ends;
 pub use self::dial::Target;
+pub use self::listen::Asked;
+use self::listen::{Listener, Listening};
+pub use self::socket::remove_leftovers;
 use super::authorized_keys::Options;
-use super::connection::{Connection, InUse, Service};
+use super::connection::{Connection, InUse, Proof, Service};
 use super::server::{Server, Settings};
 
 /// What a client was refused, and why: the answer has a number for it (RFC 4254 section 5.1), the log the text.
@@ -27,7 +34,7 @@ use super::server::{Server, Settings};
 pub enum Refusal {
     #[error("refused: {0}")]
     Prohibited(&'static str),
-    #[error("cannot connect: {0}")]
+    #[error("failed: {0}")]
     Failed(#[from] std::io::Error),
     #[error("refused: max_forwards are open")]
     Full,
@@ -43,8 +50,11 @@ impl Refusal {
     }
 }
 
-/// The forwards of one connection.
-pub struct Forwards(Arc<Shared>);
+/// The forwards of one connection. What listens ends with this, which ends with the connection.
+pub struct Forwards {
+    shared: Arc<Shared>,
+    listening: HashMap<Asked, Listening>,
+}
 
 /// What the tasks of one connection's forwards need.
 struct Shared {
@@ -59,7 +69,8 @@ struct Shared {
 impl Forwards {
     pub fn new(server: Arc<Server>, connection: Arc<Connection>, settings: Arc<Settings>) -> Self {
         let places = Arc::new(Semaphore::new(settings.config.ssh.max_forwards));
-        Self(Arc::new(Shared { server, connection, settings, places, left_to_us: AtomicUsize::new(0) }))
+        let shared = Shared { server, connection, settings, places, left_to_us: AtomicUsize::new(0) };
+        Self { shared: Arc::new(shared), listening: HashMap::new() }
     }
 
     /// Connects to `target` for the client and answers `reply`, in time. `options` are those of the client's key.
@@ -71,9 +82,9 @@ impl Forwards {
         reply: ChannelOpenHandle,
         handle: Handle,
     ) {
-        let shared = Arc::clone(&self.0);
+        let shared = Arc::clone(&self.shared);
         let permitted = target.check(options, &shared).and_then(|dial| Ok((dial, shared.place()?)));
-        self.0.connection.spawn(async move {
+        self.shared.connection.spawn(async move {
             let connected: Result<(Ends, Place), Refusal> = match permitted {
                 Ok((dial, place)) => dial.connect(&shared.server).await.map(|ends| (ends, place)),
                 Err(refusal) => Err(refusal),
@@ -92,18 +103,66 @@ impl Forwards {
             }
         });
     }
+
+    /// Listens on a port for the client, and says on which.
+    pub fn listen(&mut self, options: &Options, address: &str, port: u32, handle: &Handle) -> Option<u16> {
+        let made = listen::on_port(&self.shared, options, address, port);
+        let port = made.as_ref().map_or(port, |(_, bound)| (*bound).into());
+        let asked = Asked::Port { address: address.to_owned(), port };
+        self.start(asked, made.map(|(listeners, _)| listeners), handle)
+            .then(|| u16::try_from(port).ok())
+            .flatten()
+    }
+
+    /// Listens on a socket of the file system for the client.
+    pub fn listen_at(&mut self, options: &Options, path: &str, handle: &Handle) -> bool {
+        let made = socket::listen(&self.shared, options, path);
+        self.start(Asked::Socket(path.to_owned()), made.map(|listener| vec![listener]), handle)
+    }
+
+    /// The socket behind which the client's agent is: one for all sessions.
+    pub fn agent(&mut self, options: &Options, handle: &Handle) -> Option<PathBuf> {
+        let path = socket::agent_path(&self.shared);
+        if !self.listening.contains_key(&Asked::Agent) {
+            let made = socket::listen_for_agent(&self.shared, options, &path);
+            if !self.start(Asked::Agent, made.map(|listener| vec![listener]), handle) {
+                return None;
+            }
+        }
+        Some(path)
+    }
+
+    /// Ends what listens; false when nothing does.
+    pub async fn end(&mut self, asked: &Asked) -> bool {
+        let Some(listening) = self.listening.remove(asked) else { return false };
+        listening.end().await;
+        true
+    }
+
+    fn start(&mut self, asked: Asked, made: Result<Vec<Listener>, Refusal>, handle: &Handle) -> bool {
+        match made.and_then(|listeners| Ok((listeners, self.shared.place()?))) {
+            Ok((listeners, place)) => {
+                self.shared.log("remote", &asked, &"allowed");
+                let listening = Listening::start(&self.shared, handle, &asked, listeners, place);
+                self.listening.insert(asked, listening);
+                true
+            }
+            Err(refusal) => {
+                self.shared.log("remote", &asked, &refusal);
+                false
+            }
+        }
+    }
 }
 
 impl Shared {
-    /// What no connection may do but one that has logged in to the SSH service with a key for it.
-    fn check(&self, options: &Options) -> Result<(), Refusal> {
-        if self.connection.service != Service::Ssh {
-            return Err(Refusal::Prohibited("not on this port"));
+    /// Whether the client may have anything forwarded: not on the port of the legacy protocol, nor as a probe.
+    fn check(&self, allowed: bool) -> Result<(), Refusal> {
+        let is_probe = self.connection.login.get().is_none_or(|login| matches!(login.proof, Proof::Probe));
+        if self.connection.service != Service::Ssh || is_probe {
+            return Err(Refusal::Prohibited("not for this connection"));
         }
-        if !options.allow_port_forwarding() {
-            return Err(Refusal::Prohibited("the key's options forbid forwarding"));
-        }
-        Ok(())
+        if allowed { Ok(()) } else { Err(Refusal::Prohibited("the key's options forbid forwarding")) }
     }
 
     /// One of `max_forwards`, until it is dropped.
