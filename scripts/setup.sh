@@ -33,6 +33,10 @@ zip zip
 cc gcc
 pgrep procps
 unshare util-linux
+ip iproute2
+dig bind9-dnsutils
+/usr/lib/python3/dist-packages/zeroconf/__init__.py python3-zeroconf
+avahi-daemon avahi-daemon
 prlimit util-linux
 git git
 /etc/ssl/certs/ca-certificates.crt ca-certificates

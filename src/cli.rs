@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{agent, config, firmware, host, ssh, supervisor, sys};
+use crate::{agent, config, firmware, host, mdns, ssh, supervisor, sys};
 
 /// SSH, firmware updates and fleet access for custom embedded Linux images.
 #[derive(Parser)]
@@ -51,6 +51,8 @@ enum Command {
     Config(config::command::Command),
     /// Push a firmware file to a device and wait until it runs there.
     Upload(host::upload::Args),
+    /// List the devices that announce themselves on the networks of this machine.
+    Discover(host::discover::Args),
     /// Write an upload.sh that needs only ssh.
     GenScript(host::gen_script::Args),
     /// Print a completion script for a shell.
@@ -69,6 +71,8 @@ enum Worker {
     Ssh,
     /// What needs no network of its own: it lets a new firmware prove itself.
     Agent,
+    /// It announces the device by multicast DNS.
+    Mdns,
 }
 
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -81,6 +85,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Daemon => supervisor::main(&source),
         Command::Worker(Worker::Ssh) => ssh::main(&source),
         Command::Worker(Worker::Agent) => agent::main(&source),
+        Command::Worker(Worker::Mdns) => mdns::main(&source),
         Command::Status(args) => ssh::status::main(&source, &args),
         Command::Firmware(command) => firmware::command::main(&source, command),
         Command::Keys(command) => ssh::keys::main(&source, command),
@@ -90,6 +95,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Sessions(command) => ssh::sessions::main(&source, command),
         Command::Config(command) => config::command::main(&source, command),
         Command::Upload(args) => host::upload::main(args),
+        Command::Discover(args) => host::discover::main(&args),
         Command::GenScript(args) => host::gen_script::main(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "myelin", &mut std::io::stdout());

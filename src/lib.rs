@@ -16,6 +16,7 @@ mod fwup;
 mod hook;
 mod host;
 mod logging;
+mod mdns;
 mod pipe;
 mod scp;
 mod sftp;

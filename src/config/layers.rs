@@ -14,7 +14,7 @@ use super::load::{Place, Problem};
 use super::recover::{self, Recovered};
 use super::validate::{self, Verdict};
 use super::values::{self, split_commas};
-use super::{Accept, Config, Firmware, Legacy, Secret, Ssh, User, Validation};
+use super::{Accept, Config, Firmware, Legacy, Mdns, Secret, Ssh, User, Validation};
 
 /// The accepted values of the files read so far.
 #[derive(Default)]
@@ -39,6 +39,7 @@ enum Section {
     Firmware,
     Accept,
     Validation,
+    Mdns,
 }
 
 impl Section {
@@ -50,6 +51,7 @@ impl Section {
             Self::Firmware => "firmware",
             Self::Accept => "firmware.accept",
             Self::Validation => "firmware.validation",
+            Self::Mdns => "mdns",
         }
     }
 
@@ -61,6 +63,7 @@ impl Section {
             Self::Firmware => fields_of::<Firmware>(),
             Self::Accept => fields_of::<Accept>(),
             Self::Validation => fields_of::<Validation>(),
+            Self::Mdns => fields_of::<Mdns>(),
         }
     }
 
@@ -73,6 +76,7 @@ impl Section {
             Self::Firmware => validate::firmware(&alone(field, value)?, field),
             Self::Accept => alone::<Accept>(field, value).map(|_| Vec::new()),
             Self::Validation => validate::validation(&alone(field, value)?, field),
+            Self::Mdns => validate::mdns(&alone(field, value)?, field),
         }
     }
 }
@@ -128,6 +132,7 @@ impl Layers {
             match (section, field) {
                 (Section::Root, "ssh") => self.sub_section(Section::Ssh, place, value, reading),
                 (Section::Root, "firmware") => self.sub_section(Section::Firmware, place, value, reading),
+                (Section::Root, "mdns") => self.sub_section(Section::Mdns, place, value, reading),
                 (Section::Firmware, "accept") => self.sub_section(Section::Accept, place, value, reading),
                 (Section::Firmware, "validation") => {
                     self.sub_section(Section::Validation, place, value, reading);
@@ -272,6 +277,7 @@ impl Layers {
         config.firmware = self.values(Section::Firmware);
         config.firmware.accept = self.values(Section::Accept);
         config.firmware.validation = self.values(Section::Validation);
+        config.mdns = self.values(Section::Mdns);
         config.ssh.listen_address.retain(|address| validate::listen_address(address).is_ok());
         config.ssh.subsystem = self.subsystem.clone();
         config.ssh.users = self.users.clone();

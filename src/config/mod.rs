@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod keys;
 mod layers;
 mod load;
+mod mdns;
 mod methods;
 mod recover;
 mod show;
@@ -34,6 +35,7 @@ pub use block::Block;
 pub use firmware::{Firmware, FwupProgram, SuccessAction};
 pub use forwarding::{GatewayPorts, Permit, socket_is_permitted};
 pub use load::{Loaded, Place, Problem, load};
+pub use mdns::Mdns;
 pub use methods::Method;
 pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
 pub use traffic::ChannelTimeout;
@@ -58,6 +60,8 @@ pub struct Config {
     pub ssh: Ssh,
     /// Firmware updates.
     pub firmware: Firmware,
+    /// What the network is told.
+    pub mdns: Mdns,
 }
 
 impl Default for Config {
@@ -69,6 +73,7 @@ impl Default for Config {
             log_level: LogLevel::Info,
             ssh: Ssh::default(),
             firmware: Firmware::default(),
+            mdns: Mdns::default(),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::ssh::INTERNAL_SFTP;
 use super::users::{MAX_PASSWORD, User, check_password_hash};
 use super::values::{Octal, Seconds};
 use super::version::Version;
-use super::{BootPartitionKeys, Bytes, Config, Firmware, Program, Ssh, SuccessAction, Validation};
+use super::{BootPartitionKeys, Bytes, Config, Firmware, Mdns, Program, Ssh, SuccessAction, Validation};
 
 pub type Verdict = Result<Vec<String>, String>;
 
@@ -128,6 +128,24 @@ pub fn validation(validation: &Validation, field: &str) -> Verdict {
     }
 }
 
+pub fn mdns(mdns: &Mdns, field: &str) -> Verdict {
+    match field {
+        "host_name" => host_name(&mdns.host_name),
+        _ => fine(),
+    }
+}
+
+/// What can become a label of a host's name.
+fn host_name(template: &str) -> Verdict {
+    let example = template.replace("%s", "0").replace("%h", "0");
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let edges = example.starts_with('-') || example.ends_with('-');
+    if example.is_empty() || example.len() > MAX_HOST_NAME || edges || !example.chars().all(plain) {
+        return refuse("must be 1 to 40 letters, digits and inner dashes, with %s and %h");
+    }
+    fine()
+}
+
 /// A subsystem of the image's own.
 pub fn subsystem(name: &str, words: &[String]) -> Verdict {
     if !(1..=MAX_NAME).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -174,6 +192,8 @@ pub fn listen_address(text: &str) -> Result<(), String> {
 /// IFNAMSIZ of the kernel, with its zero byte.
 const MAX_ZONE: usize = 16;
 const MAX_NAME: usize = 64;
+/// Leaves room for the serial number in a label of 63 bytes.
+const MAX_HOST_NAME: usize = 40;
 const MAX_BANNER: usize = 2048;
 /// Of a text that is shown where a password is asked for.
 const MAX_QUESTION: usize = 1024;
@@ -333,6 +353,16 @@ mod tests {
         }
         for wrong in ["", "host", "1.2.3.4:22", "[::1]:22", "fe80::1%", "300.1.1.1", "1.2.3.4%eth0"] {
             assert!(listen_address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn host_names_are_labels() {
+        for right in ["myelin-%s", "%h", "box", "%h-%s"] {
+            assert_eq!(host_name(right), fine(), "{right}");
+        }
+        for wrong in ["", "-%s", "a.b", "%x", "b\u{f6}x", "%s-", &"a".repeat(41)] {
+            assert!(host_name(wrong).is_err(), "{wrong}");
         }
     }
 

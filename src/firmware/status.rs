@@ -39,6 +39,15 @@ pub struct Slots {
     pub b: SlotInfo,
 }
 
+impl Slots {
+    pub fn of(&self, slot: Slot) -> &SlotInfo {
+        match slot {
+            Slot::A => &self.a,
+            Slot::B => &self.b,
+        }
+    }
+}
+
 /// The firmware that runs, and on what.
 pub struct Brief {
     pub firmware: Option<String>,

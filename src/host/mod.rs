@@ -4,6 +4,7 @@
 //! jump hosts just work. Knows nothing of the daemon but its subsystems.
 
 mod choose;
+pub mod discover;
 pub mod gen_script;
 mod metadata;
 mod push;

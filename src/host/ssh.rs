@@ -17,7 +17,7 @@ pub struct SshOptions {
     config_file: Option<PathBuf>,
     /// ssh: the port.
     #[arg(short = 'p', long, value_parser = clap::value_parser!(u16).range(1..))]
-    port: Option<u16>,
+    pub port: Option<u16>,
     /// ssh: a private key; may be repeated.
     #[arg(short = 'i', value_name = "FILE")]
     identity: Vec<PathBuf>,
@@ -58,6 +58,16 @@ impl Ssh {
         }
         options.option.iter().for_each(|option| add("-o", option.into()));
         Self { args, target }
+    }
+
+    /// The device is at this address, and still the one that goes by its name: in ~/.ssh/config and in known_hosts.
+    pub fn at(mut self, address: &str) -> Self {
+        // ssh looks for %h and the like in it.
+        let address = address.replace('%', "%%");
+        for option in [format!("HostName={address}"), format!("HostKeyAlias={}", self.target.host)] {
+            self.args.extend(["-o".into(), option.into()]);
+        }
+        self
     }
 
     /// `ssh … -s HOST NAME`. ssh takes the first value of an option, so the user's own come before ours.
@@ -174,6 +184,17 @@ mod tests {
         assert_eq!(words[..2], ["-p", "2"]);
         assert!(!words.contains(&"no".to_owned()));
         assert!(words.contains(&"me@dev".to_owned()));
+    }
+
+    #[test]
+    fn an_address_that_was_found_comes_after_the_options_of_the_user() {
+        let options = SshOptions { option: vec!["HostKeyAlias=mine".into()], ..Default::default() };
+        let ssh = Ssh::new(&options, "box.local".parse().unwrap()).at("fe80::1%eth0");
+        let words = words(&ssh.subsystem("fwup", &[]));
+        let place = |text: &str| words.iter().position(|word| word == text).unwrap();
+        assert!(place("HostKeyAlias=mine") < place("HostKeyAlias=box.local"));
+        assert!(words.contains(&"HostName=fe80::1%%eth0".to_owned()));
+        assert_eq!(words[words.len() - 2..], ["box.local", "fwup"]);
     }
 
     #[test]

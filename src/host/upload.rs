@@ -13,6 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::choose::{ChooseError, Hints, choose};
+use super::discover::{LOOK, table};
 use super::metadata::{self, Metadata, MetadataError};
 use super::push::{Outcome, push};
 use super::screen::{Mode, Screen};
@@ -20,13 +21,15 @@ use super::ssh::{Ssh, SshOptions, Trouble};
 use super::status::{DeviceStatus, Verdict};
 use super::target::{Target, TargetError};
 use super::wait::{Answer, Return, ask, wait};
+use crate::mdns::browse::browse;
 
 /// Exit status: 0 done; 1 the device refused or fwup failed; 2 wrong usage; 3 no firmware file; 4 no
 /// connection; 5 authentication; 6 connection lost; 7 the device runs another firmware; 8 it did not
 /// come back; 75 it is busy.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The device: host, user@host or ssh://user@host:port. Default: $MYELIN_HOST, else nerves.local.
+    /// The device: host, user@host or ssh://user@host:port. Default: $MYELIN_HOST, else the one device that
+    /// announces itself on the network (`myelin discover`), else nerves.local.
     host: Option<String>,
     /// The firmware file; `-` is stdin. Default: the newest *.fw where builds put it.
     file: Option<PathBuf>,
@@ -60,6 +63,8 @@ enum Failure {
     NoSubsystem,
     #[error(transparent)]
     Host(#[from] TargetError),
+    #[error("several devices are there, name one of them: myelin upload HOST, or MYELIN_HOST=HOST\n{0}")]
+    Several(String),
     #[error("ssh does not understand its options or its configuration; see what it said above")]
     Usage,
     #[error(transparent)]
@@ -92,7 +97,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Refused(_) | Self::NoSubsystem => 1,
-            Self::Host(_) | Self::Usage => 2,
+            Self::Host(_) | Self::Several(_) | Self::Usage => 2,
             Self::Choose(_) | Self::Metadata(_) | Self::Read { .. } => 3,
             Self::Connect(_) | Self::NoSsh(_) => 4,
             Self::Authentication(_) => 5,
@@ -107,7 +112,7 @@ impl Failure {
     fn word(&self) -> &'static str {
         match self {
             Self::Refused(_) | Self::NoSubsystem => "refused",
-            Self::Host(_) | Self::Usage => "usage",
+            Self::Host(_) | Self::Several(_) | Self::Usage => "usage",
             Self::Choose(_) | Self::Metadata(_) | Self::Read { .. } => "no_file",
             Self::Connect(_) | Self::NoSsh(_) => "no_connection",
             Self::Authentication(_) => "authentication",
@@ -186,10 +191,8 @@ fn finish(mode: Mode, screen: &Screen, report: &Report) -> ExitCode {
 }
 
 fn run(args: &Args, screen: &Arc<Screen>, report: &mut Report) -> Result<String, Failure> {
-    let host = host_text(args.host.as_deref());
-    let target: Target = host.parse()?;
+    let (host, ssh) = find(args, screen)?;
     report.host = Some(host.clone());
-    let ssh = Ssh::new(&args.ssh, target);
     let firmware = Firmware::open(args.file.as_deref())?;
     report.file = Some(firmware.name.clone());
     report.firmware = Some(firmware.metadata.clone());
@@ -281,10 +284,29 @@ fn come_back(
     }
 }
 
-fn host_text(named: Option<&str>) -> String {
+/// The device that was named, else the one that is there.
+fn find(args: &Args, screen: &Screen) -> Result<(String, Ssh), Failure> {
     let variable = || std::env::var("MYELIN_HOST").ok().filter(|host| !host.is_empty());
-    named.map(str::to_owned).or_else(variable).unwrap_or_else(|| "nerves.local".into())
+    if let Some(host) = args.host.clone().or_else(variable) {
+        let target: Target = host.parse()?;
+        return Ok((host, Ssh::new(&args.ssh, target)));
+    }
+    // A machine that cannot ask finds nobody, and the old name is still worth a try.
+    let found = browse(LOOK).unwrap_or_default();
+    let [device] = found.as_slice() else {
+        if !found.is_empty() {
+            return Err(Failure::Several(table(&found).trim_end().to_owned()));
+        }
+        return Ok((DEFAULT_HOST.into(), Ssh::new(&args.ssh, DEFAULT_HOST.parse()?)));
+    };
+    screen.note(&format!("Found:     {}", table(&found).trim_end()));
+    let mut target: Target = device.name.parse()?;
+    target.port = Some(device.port).filter(|port| *port != 22 && args.ssh.port.is_none());
+    Ok((device.name.clone(), Ssh::new(&args.ssh, target).at(&device.address)))
 }
+
+/// What Nerves devices are called, and everything else that answers to it.
+const DEFAULT_HOST: &str = "nerves.local";
 
 /// The file that is sent, checked.
 struct Firmware {

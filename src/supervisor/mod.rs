@@ -39,8 +39,8 @@ use worker::Recipe;
 const SOCKET_PAUSE: Duration = Duration::from_secs(1);
 /// The least willing victim of the kernel that is still killed before it panics.
 const OOM_SCORE: &[u8] = b"-900";
-/// The agent is started when the ssh worker serves, so as not to be in its way; at the latest after so long.
-const AGENT_AFTER: Duration = Duration::from_secs(10);
+/// The others are started when the ssh worker serves, so as not to be in its way; at the latest after so long.
+const OTHERS_AFTER: Duration = Duration::from_secs(10);
 
 /// Messages that are read in a row; whoever else sends to the socket must not keep us from the rest.
 const MAX_MESSAGES: usize = 16;
@@ -86,7 +86,11 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
     let has_trials = !config.firmware.validation.gates.is_empty();
     let agent = has_trials.then(|| {
         let recipe = Recipe::new("myelin: agent", &words("agent"), &notify, &[]);
-        Charge::that_finishes("agent", recipe, now + AGENT_AFTER)
+        Charge::that_finishes("agent", recipe, now + OTHERS_AFTER)
+    });
+    let mdns = config.mdns.announce.then(|| {
+        let recipe = Recipe::new("myelin: mdns", &words("mdns"), &notify, &[]);
+        Charge::that_finishes("mdns", recipe, now + OTHERS_AFTER)
     });
     let trial = match has_trials {
         true => TrialEnd::Armed { until: now + firmware::trial::time_left(config) },
@@ -99,6 +103,7 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
         listeners,
         ssh,
         agent,
+        mdns,
         trial,
         last_resort: LastResort::new(file, &config.firmware.success_action),
         told_ready: false,
@@ -130,6 +135,7 @@ struct Supervisor {
     listeners: Vec<Listener>,
     ssh: Charge,
     agent: Option<Charge>,
+    mdns: Option<Charge>,
     trial: TrialEnd,
     last_resort: LastResort,
     told_ready: bool,
@@ -155,7 +161,8 @@ impl Supervisor {
             self.hear_workers();
             // After the signals: SIGCHLD has been read when the workers are looked for.
             self.reap();
-            if self.ssh.has_ended() && self.agent.as_ref().is_none_or(Charge::has_ended) {
+            let mut others = [&self.agent, &self.mdns].into_iter().flatten();
+            if self.ssh.has_ended() && others.all(Charge::has_ended) {
                 return Ok(());
             }
         }
@@ -166,7 +173,7 @@ impl Supervisor {
             .iter()
             .filter_map(Listener::next_retry)
             .chain(self.ssh.deadline())
-            .chain(self.agent.as_ref().and_then(Charge::deadline))
+            .chain([&self.agent, &self.mdns].into_iter().flatten().filter_map(Charge::deadline))
             .chain(self.trial.deadline())
             .chain(self.next_sign_of_life)
             .min()
@@ -184,8 +191,8 @@ impl Supervisor {
             listener.bind_due(now);
         }
         self.ssh.act_on_time(now, &self.listeners);
-        if let Some(agent) = &mut self.agent {
-            agent.act_on_time(now, &[]);
+        for other in [&mut self.agent, &mut self.mdns].into_iter().flatten() {
+            other.act_on_time(now, &[]);
         }
         self.step_trial(Event::Time);
     }
@@ -209,7 +216,7 @@ impl Supervisor {
     /// Takes what the workers said of themselves.
     fn hear_workers(&mut self) {
         for _ in 0..MAX_MESSAGES {
-            let charges = [Some(&mut self.ssh), self.agent.as_mut()];
+            let charges = [Some(&mut self.ssh), self.agent.as_mut(), self.mdns.as_mut()];
             let mut workers: Vec<_> = charges.into_iter().flatten().filter_map(Charge::worker).collect();
             let pids: Vec<Pid> = workers.iter().map(|worker| worker.pid).collect();
             let Some((pid, Message { ready, served })) = self.notify.receive(&pids) else { return };
@@ -226,8 +233,8 @@ impl Supervisor {
                 if let Err(error) = systemd::notify("READY=1") {
                     warn!(%error, "cannot tell the service manager that we are ready");
                 }
-                if let Some(agent) = &mut self.agent {
-                    agent.start_soon(Instant::now());
+                for other in [&mut self.agent, &mut self.mdns].into_iter().flatten() {
+                    other.start_soon(Instant::now());
                 }
             }
         }
@@ -236,6 +243,9 @@ impl Supervisor {
     /// Notices what has ended.
     fn reap(&mut self) {
         self.ssh.reap();
+        if let Some(mdns) = &mut self.mdns {
+            mdns.reap();
+        }
         let agent_end = self.agent.as_mut().and_then(Charge::reap);
         if agent_end.is_some_and(|end| end.well) {
             self.step_trial(Event::Valid);
@@ -259,8 +269,8 @@ impl Supervisor {
                 let _ = systemd::notify("STOPPING=1");
                 let now = Instant::now();
                 self.ssh.stop(now);
-                if let Some(agent) = &mut self.agent {
-                    agent.stop(now);
+                for other in [&mut self.agent, &mut self.mdns].into_iter().flatten() {
+                    other.stop(now);
                 }
             }
         }

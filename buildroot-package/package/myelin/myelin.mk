@@ -78,7 +78,8 @@ MYELIN_UNITS = \
 	myelin-ssh.service \
 	myelin-agent.service \
 	myelin-end-trial.service \
-	myelin-end-trial.timer
+	myelin-end-trial.timer \
+	myelin-mdns.service
 else
 MYELIN_UNITS = myelin.service
 endif

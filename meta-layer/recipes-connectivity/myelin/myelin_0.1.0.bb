@@ -44,6 +44,7 @@ SYSTEMD_SERVICE:${PN}-ssh = "\
     myelin-agent.service \
     myelin-end-trial.service \
     myelin-end-trial.timer \
+    myelin-mdns.service \
 "
 SYSTEMD_AUTO_ENABLE:${PN}-ssh = "disable"
 
