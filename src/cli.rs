@@ -34,7 +34,7 @@ enum Command {
     /// Keys that may log in.
     #[command(subcommand)]
     Keys(ssh::keys::Command),
-    /// Users who may log in with a password until the reboot.
+    /// Users who may log in with a password.
     #[command(subcommand)]
     Users(ssh::passwords::command::Command),
     /// Programs that clients can ask for by name.

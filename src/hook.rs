@@ -3,6 +3,8 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -78,5 +80,68 @@ impl Drop for Group {
             // Mostly there is nobody left.
             let _ = killpg(group, Signal::SIGKILL);
         }
+    }
+}
+
+/// Fails unless only root, or who we are, can change the program or put another in its place.
+pub fn check_program(path: &str) -> Result<(), String> {
+    let real = Path::new(path).canonicalize().map_err(|error| format!("{path}: {error}"))?;
+    let ours = nix::unistd::geteuid().as_raw();
+    let folders = real.ancestors().skip(1);
+    for (place, may_be_sticky) in
+        [(real.as_path(), false)].into_iter().chain(folders.map(|folder| (folder, true)))
+    {
+        let metadata = place.metadata().map_err(|error| format!("{}: {error}", place.display()))?;
+        let (mode, owner) = (metadata.permissions().mode(), metadata.uid());
+        let is_safe = mode & 0o022 == 0 || (may_be_sticky && mode & 0o1000 != 0);
+        if !is_safe || (owner != 0 && owner != ours) {
+            return Err(format!(
+                "{}: others than root may write it, so {path} is not run: chmod go-w, chown root",
+                place.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn sh(script: &str, input: &[u8]) -> io::Result<(Vec<u8>, ExitStatus)> {
+        let words = ["/bin/sh", "-c", script].map(String::from);
+        let environment = [("MYELIN_USER", String::from("ada"))];
+        let time_limit = Duration::from_secs(5);
+        let question = Question {
+            words: &words,
+            environment: &environment,
+            input,
+            user: None,
+            time_limit,
+            max_output: 100,
+        };
+        question.ask().await
+    }
+
+    #[tokio::test]
+    async fn it_is_told_and_answers() {
+        let (output, status) = sh("read word; echo $MYELIN_USER $word; exit 3", b"secret\n").await.unwrap();
+        assert_eq!((output.as_slice(), status.code()), (&b"ada secret\n"[..], Some(3)));
+        let (output, _) = sh("yes", b"").await.unwrap();
+        assert_eq!(output.len(), 100);
+        assert!(sh("exit 0", &[b'x'; 4096]).await.unwrap().1.success());
+        assert_eq!(sh("sleep 60 & sleep 60", b"").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_program_that_others_may_change_is_not_run() {
+        assert!(check_program("/bin/sh").is_ok());
+        assert!(check_program("/nonexistent/program").is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        std::fs::copy("/bin/sh", &path).unwrap();
+        assert!(check_program(path.to_str().unwrap()).is_ok());
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o775)).unwrap();
+        assert!(check_program(path.to_str().unwrap()).unwrap_err().contains("chmod"));
     }
 }

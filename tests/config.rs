@@ -32,7 +32,7 @@ fn a_good_file_passes_in_silence() {
 fn every_fault_is_named_with_its_line() {
     let text = format!(
         "[ssh]\nport = = 3\nlogin_grace_time = 1\nprot = 22\nciphers = \"+rot13\"\n\
-         authorized_keys = [\n\"{KEY}\",\n\"cert-authority {KEY}\",\n\"ssh-ed25519 AAAA\",\n]\n"
+         authorized_keys = [\n\"{KEY}\",\n\"verify-required {KEY}\",\n\"ssh-ed25519 AAAA\",\n]\n"
     );
     let (status, said) = check(&text);
     assert_eq!(status, Some(1));

@@ -92,9 +92,9 @@ fn lines_come_as_words_from_a_file_or_from_stdin() {
 #[test]
 fn one_bad_line_adds_nothing_and_is_explained() {
     let device = Device::new("");
-    let refused = device.keys(&["add", KEY, &format!("cert-authority {OTHER}")]);
+    let refused = device.keys(&["add", KEY, &format!("verify-required {OTHER}")]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(out(&refused).contains("option cert-authority"), "{}", out(&refused));
+    assert!(out(&refused).contains("option verify-required"), "{}", out(&refused));
     assert!(!device.file().exists());
     let security_key = device.keys(&["add", "sk-ssh-ed25519@openssh.com AAAA me"]);
     assert!(out(&security_key).contains("no-touch-required"), "{}", out(&security_key));
@@ -162,7 +162,7 @@ fn the_list_shows_where_each_key_comes_from_and_what_is_refused() {
     let device = Device::new(&format!("authorized_keys = [\"{KEY} boss\"]"));
     device.keys(&["add", &format!("{OTHER} evil\u{1b}[2Jname")]);
     let mut file = fs::OpenOptions::new().append(true).open(device.file()).unwrap();
-    file.write_all(format!("cert-authority {KEY}\nssh-dss AAAA\n").as_bytes()).unwrap();
+    file.write_all(format!("verify-required {KEY}\nssh-dss AAAA\n").as_bytes()).unwrap();
     let list = device.list();
     let path = device.file().display().to_string();
     assert_eq!(list["keys"][0]["source"], "config");

@@ -143,6 +143,34 @@ fn a_user_of_this_boot_gets_in_until_the_reboot() {
 }
 
 #[test]
+fn a_user_who_is_to_stay_stays() {
+    let mut device = device("");
+    let added = device.myelin(&["users", "add", "guest", "--generate"]);
+    assert!(added.status.success(), "{added:?}");
+    let added = device.myelin(&["users", "add", "guest", "--generate", "--persist"]);
+    let password = text(&added.stdout).trim().to_owned();
+    gets_in(&device, "guest", &password);
+    let mode = fs::metadata(device.path("state/ssh/users.toml")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    device.stop();
+    fs::remove_dir_all(device.path("run")).unwrap();
+    device.start_again();
+    gets_in(&device, "guest", &password);
+    // Another one until the reboot.
+    let added = device.myelin(&["users", "add", "guest", "--generate"]);
+    stays_out(&device, "guest", &password);
+    gets_in(&device, "guest", text(&added.stdout).trim());
+    let listed = text(&device.myelin(&["users", "list", "--json"]).stdout);
+    let lines =
+        "{\"name\":\"guest\",\"source\":\"added\"}\n{\"name\":\"guest\",\"source\":\"until the reboot\"}\n";
+    assert_eq!(listed, lines);
+    assert!(device.myelin(&["users", "remove", "guest"]).status.success());
+    assert_eq!(text(&device.myelin(&["users", "list"]).stdout), "");
+    stays_out(&device, "guest", &password);
+}
+
+#[test]
 fn a_removed_user_stays_out_and_mistakes_are_explained() {
     let device = with_ada("");
     assert!(device.myelin(&["users", "add", "guest", "--generate"]).status.success());

@@ -105,14 +105,16 @@ fn key_problems(loaded: &Loaded, source: &Source) -> Vec<Problem> {
             | authorized_keys::Source::BootPartition { path, line } => {
                 Place { file: path.as_path().into(), line }
             }
-            authorized_keys::Source::Config => continue,
+            authorized_keys::Source::Config | authorized_keys::Source::Command { .. } => continue,
         };
         problems.push(problem(place, "", refused.reason.to_string()));
     }
     let whole = list.file_errors.iter();
     problems
         .extend(whole.map(|error| problem(place_of(source), "ssh.authorized_keys_file", error.to_string())));
-    if keys == 0 && loaded.config.ssh.users.is_empty() {
+    let ssh = &loaded.config.ssh;
+    let asks_programs = !ssh.authorized_keys_command.is_empty() || !ssh.auth_command.is_empty();
+    if keys == 0 && ssh.users.is_empty() && !asks_programs {
         let text = "no key can log in: put one here, or run `myelin keys add`".to_owned();
         problems.push(problem(place_of(source), "ssh.authorized_keys", text));
     }

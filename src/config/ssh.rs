@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::forwarding::{Forwarding, GatewayPorts, Permit};
+use super::methods::{AuthenticationMethods, Method};
 use super::traffic::{ChannelTimeout, IpQos};
 use super::users::User;
 use super::values::{self, Bytes, Octal, Seconds, TextOrList};
@@ -28,8 +29,18 @@ pub struct Ssh {
     pub authorized_keys: Vec<String>,
     /// Files with such lines, read at each login. Empty: `state_dir/ssh/authorized_keys`.
     pub authorized_keys_file: Vec<PathBuf>,
+    /// A program that prints such lines for a user and a key, and as whom it runs.
+    #[serde(deserialize_with = "values::words")]
+    pub authorized_keys_command: Vec<String>,
+    pub authorized_keys_command_user: String,
     /// One more such file, on the boot partition, which any computer can write.
     pub boot_partition_keys: BootPartitionKeys,
+    /// Files with the keys of authorities whose certificates let users in.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub trusted_user_ca_keys: Vec<PathBuf>,
+    /// Principals of such certificates that may log in, as any user. Empty: the user's own name.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub authorized_principals: Vec<String>,
     /// Files of keys that may not log in, besides the one that `myelin keys remove` writes.
     #[serde(deserialize_with = "values::comma_list")]
     pub revoked_keys: Vec<PathBuf>,
@@ -48,6 +59,9 @@ pub struct Ssh {
     /// More host keys to read, which are never made or replaced.
     #[serde(deserialize_with = "values::comma_list")]
     pub host_key: Vec<PathBuf>,
+    /// Certificates of host keys.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub host_certificate: Vec<PathBuf>,
     /// The login shell of sessions without a command, and what runs commands (`SHELL -c COMMAND`).
     pub shell: Program,
     /// Whether commands may be run.
@@ -66,6 +80,13 @@ pub struct Ssh {
     pub sftp_max_handles: usize,
     /// Who may log in with a password.
     pub users: BTreeMap<String, User>,
+    /// What somebody has to show to get in.
+    pub authentication_methods: AuthenticationMethods,
+    /// Whether keys count. While no password can let anybody in, they do in any case.
+    pub pubkey_authentication: bool,
+    /// A program that says whether a password is right, in place of `users`.
+    #[serde(deserialize_with = "values::words")]
+    pub auth_command: Vec<String>,
     /// Whether a password may be sent as such (RFC 4252 section 8).
     pub password_authentication: bool,
     /// Whether it may be asked for (RFC 4256).
@@ -149,6 +170,8 @@ pub struct Ssh {
     pub max_sessions: usize,
     /// Signed or password attempts of one connection.
     pub max_auth_tries: u32,
+    /// Whether sources whose logins fail are kept away for a while.
+    pub per_source_penalties: bool,
     /// Time to log in.
     pub login_grace_time: Seconds,
     /// Time to send an identification string.
@@ -188,7 +211,11 @@ impl Default for Ssh {
             address_family: AddressFamily::Any,
             authorized_keys: Vec::new(),
             authorized_keys_file: Vec::new(),
+            authorized_keys_command: Vec::new(),
+            authorized_keys_command_user: "nobody".into(),
             boot_partition_keys: BootPartitionKeys::Path("/boot/authorized_keys".into()),
+            trusted_user_ca_keys: Vec::new(),
+            authorized_principals: Vec::new(),
             revoked_keys: Vec::new(),
             revoke_ends_sessions: true,
             strict_modes: true,
@@ -196,6 +223,7 @@ impl Default for Ssh {
             host_key_dir: None,
             host_key_types: vec![HostKeyType::Ed25519],
             host_key: Vec::new(),
+            host_certificate: Vec::new(),
             shell: Program::Command(vec!["/bin/sh".into()]),
             exec: Program::Shell,
             sftp: true,
@@ -205,6 +233,9 @@ impl Default for Ssh {
             sftp_umask: Octal(0o022),
             sftp_max_handles: 64,
             users: BTreeMap::new(),
+            authentication_methods: AuthenticationMethods::default(),
+            pubkey_authentication: true,
+            auth_command: Vec::new(),
             password_authentication: true,
             kbd_interactive_authentication: true,
             kbd_interactive_name: "SSH server".into(),
@@ -244,6 +275,7 @@ impl Default for Ssh {
             max_connections: 128,
             max_sessions: 8,
             max_auth_tries: 6,
+            per_source_penalties: true,
             login_grace_time: Seconds::from_secs(30),
             hello_timeout: Seconds::from_secs(10),
             unused_connection_timeout: Seconds::from_secs(60),
@@ -259,6 +291,23 @@ impl Default for Ssh {
             spool_dir: None,
             legacy: Legacy::default(),
         }
+    }
+}
+
+impl Ssh {
+    /// Whether the configuration switches a method off.
+    pub fn disables(&self, method: Method) -> bool {
+        match method {
+            Method::PublicKey => !self.pubkey_authentication,
+            Method::Password => !self.password_authentication,
+            Method::KeyboardInteractive => !self.kbd_interactive_authentication,
+        }
+    }
+
+    /// The alternatives of `authentication_methods` that can be gone through.
+    pub fn possible_methods(&self) -> Vec<Vec<Method>> {
+        let possible = |list: &&Vec<Method>| !list.iter().any(|&method| self.disables(method));
+        self.authentication_methods.0.iter().filter(possible).cloned().collect()
     }
 }
 

@@ -37,6 +37,13 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         },
         "revoked_keys" => all_absolute(&ssh.revoked_keys),
         "host_key" => all_absolute(&ssh.host_key),
+        "host_certificate" => all_absolute(&ssh.host_certificate),
+        "trusted_user_ca_keys" => all_absolute(&ssh.trusted_user_ca_keys),
+        "authorized_keys_command" => {
+            program(&ssh.authorized_keys_command).and_then(|_| tokens(&ssh.authorized_keys_command))
+        }
+        "authorized_keys_command_user" => user_name(&ssh.authorized_keys_command_user).map(|()| Vec::new()),
+        "auth_command" => program(&ssh.auth_command),
         "allow_users" => all(&ssh.allow_users, |user| (1..=MAX_NAME).contains(&user.len()), "a user name"),
         "shell" if ssh.shell == Program::Shell => refuse("must be a program, not \"shell\""),
         "sftp_root" => absolute_if_set(ssh.sftp_root.as_deref()),
@@ -253,6 +260,13 @@ fn all_name_a_host(permits: &[Permit]) -> Verdict {
 
 fn program(words: &[String]) -> Verdict {
     words.first().map_or_else(fine, |word| absolute(Path::new(word)))
+}
+
+/// The tokens that arguments of `authorized_keys_command` may have (sshd_config(5), TOKENS).
+fn tokens(words: &[String]) -> Verdict {
+    let known = |rest: &str| matches!(rest.as_bytes().first(), Some(b'u' | b'k' | b't' | b'f'));
+    let good = |word: &String| word.replace("%%", "").split('%').skip(1).all(known);
+    if words.iter().all(good) { fine() } else { refuse("has a `%` that is none of %u, %k, %t, %f and %%") }
 }
 
 fn printable(text: &str) -> Verdict {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use russh::keys::{Algorithm, PrivateKey};
+use russh::keys::{Algorithm, Certificate, PrivateKey};
 use russh::server::Config as RusshConfig;
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
@@ -28,7 +28,7 @@ const MAX_REFUSALS: usize = 20;
 const INACTIVITY: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// What `[ssh]` means for russh.
-pub fn server_config(ssh: &Ssh, keys: Vec<PrivateKey>) -> RusshConfig {
+pub fn server_config(ssh: &Ssh, keys: Vec<PrivateKey>, certificates: Vec<Certificate>) -> RusshConfig {
     let rekey_bytes = usize::try_from(ssh.rekey_limit.0).unwrap_or(usize::MAX).min(1 << 30);
     let alive = ssh.client_alive_interval;
     RusshConfig {
@@ -42,6 +42,7 @@ pub fn server_config(ssh: &Ssh, keys: Vec<PrivateKey>) -> RusshConfig {
         auth_rejection_time_initial: Some(std::time::Duration::ZERO),
         max_auth_attempts: MAX_REFUSALS,
         keys,
+        certificates,
         limits: Limits::new(rekey_bytes, rekey_bytes, ssh.rekey_interval.duration()),
         window_size: u32::try_from(ssh.window_size.0).unwrap_or(u32::MAX),
         maximum_packet_size: MAXIMUM_PACKET_SIZE,

@@ -3,6 +3,8 @@
 //! Owns reading them, fresh at each login, so that a change needs no restart. A bad line or file costs
 //! that line or file and nothing else, and is named (`file:line`, never its content). Never writes.
 
+mod certificate;
+pub mod command;
 mod line;
 mod options;
 
@@ -20,8 +22,10 @@ use tracing::warn;
 
 use crate::config::{BootPartitionKeys, Config};
 
+use line::check_size;
 pub use line::{Key, LineError, key_in_line, parse_line};
 pub use options::Options;
+pub use options::time::Expiry;
 
 /// How much of a file is read.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -53,6 +57,10 @@ pub fn revoked_files(config: &Config) -> impl Iterator<Item = PathBuf> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     Config,
+    /// What authorized_keys_command said.
+    Command {
+        line: usize,
+    },
     File {
         path: PathBuf,
         line: usize,
@@ -68,7 +76,7 @@ impl Source {
     /// Whether it is a file in `folder`.
     pub fn lies_in(&self, folder: &Path) -> bool {
         match self {
-            Self::Config => false,
+            Self::Config | Self::Command { .. } => false,
             Self::File { path, .. } | Self::BootPartition { path, .. } => path.starts_with(folder),
         }
     }
@@ -78,6 +86,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config => f.write_str("config"),
+            Self::Command { line } => write!(f, "authorized_keys_command:{line}"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::BootPartition { path, line } => write!(f, "{}:{line} (boot partition)", path.display()),
         }
@@ -137,7 +146,8 @@ impl KeyList {
             list.add_lines(item.as_bytes(), config.ssh.required_rsa_size, |_| Source::Config);
         }
         let mut loose = Vec::new();
-        for path in files(config).into_iter().chain(boot_partition_file(config)) {
+        let authorities = config.ssh.trusted_user_ca_keys.iter().cloned();
+        for path in files(config).into_iter().chain(boot_partition_file(config)).chain(authorities) {
             let Some((content, trusted)) = list.read(&path) else { continue };
             if config.ssh.strict_modes && !trusted {
                 loose.push((path, content));
@@ -164,7 +174,8 @@ impl KeyList {
             return Err("key is revoked");
         }
         let mut reason = "key not authorized";
-        for entry in self.keys.iter().filter(|entry| entry.key.matches(key)) {
+        let is_it = |entry: &&AuthorizedKey| entry.key.matches(key) && !entry.key.options().is_authority();
+        for entry in self.keys.iter().filter(is_it) {
             match entry.key.options().refusal(peer) {
                 None => return Ok(entry),
                 Some(refusal) => reason = refusal,
@@ -214,10 +225,16 @@ impl KeyList {
             self.file_errors.push(FileError::TooLarge { path: path.to_owned() });
         }
         let on_boot_partition = boot_partition_file(config).as_deref() == Some(path);
+        let before = self.keys.len();
         self.add_lines(content, config.ssh.required_rsa_size, |line| match on_boot_partition {
             true => Source::BootPartition { path: path.to_owned(), line },
             false => Source::File { path: path.to_owned(), line },
         });
+        if config.ssh.trusted_user_ca_keys.iter().any(|authorities| authorities == path) {
+            for entry in self.keys.iter_mut().skip(before) {
+                entry.key.make_authority(&config.ssh.authorized_principals);
+            }
+        }
     }
 
     fn add_lines(&mut self, content: &[u8], required_rsa_size: u32, source: impl Fn(usize) -> Source) {

@@ -4,12 +4,13 @@
 //! logged in: sessions run in tasks of their own.
 
 mod authentication;
+mod steps;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use russh::keys::HashAlg;
+use russh::keys::{Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, Session as RusshSession, VerifiedPublicKey,
 };
@@ -18,6 +19,7 @@ use thiserror::Error;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
+use self::authentication::{Authorized, Entrance, Offer, Shown, ShownKey};
 use super::authorized_keys::Options;
 use super::channel::flow::Flow;
 use super::channel::pty::Terminal;
@@ -26,10 +28,9 @@ use super::connection::admission::Progress;
 use super::connection::{Connection, InUse, Login, Proof, Service};
 use super::display;
 use super::forward::{Asked, Forwards, Target};
-use super::passwords::Users;
 use super::server::{Server, Settings};
 use super::subsystem::{self, Subsystem};
-use crate::config::{self, ChannelTimeout};
+use crate::config::{self, ChannelTimeout, Method};
 use crate::tasks;
 
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
@@ -47,8 +48,9 @@ pub struct Handler {
     connection: Arc<Connection>,
     settings: Arc<Settings>,
     tries: u32,
-    /// The last offer was good; a signature is to follow, and is counted already.
-    has_offered: bool,
+    entrance: Entrance,
+    offer: Offer,
+    guesses: u32,
     login: Option<Login>,
     wrong_passwords: u32,
     /// What the key that logged in may do.
@@ -77,13 +79,16 @@ struct Prepared {
 
 impl Handler {
     pub fn new(server: Arc<Server>, connection: Arc<Connection>, settings: Arc<Settings>) -> Self {
+        let entrance = Entrance::new("", settings.config.ssh.possible_methods());
         let forwards = Forwards::new(Arc::clone(&server), Arc::clone(&connection), Arc::clone(&settings));
         Self {
             server,
             connection,
             settings,
             tries: 0,
-            has_offered: false,
+            entrance,
+            offer: Offer::None,
+            guesses: 0,
             login: None,
             wrong_passwords: 0,
             options: Options::default(),
@@ -196,21 +201,24 @@ impl russh::server::Handler for Handler {
     }
 
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
-        let users = Users::collect(&self.settings.config);
-        if !users.has_empty_password(user) || self.may_be(user).is_err() {
+        #[cfg(debug_assertions)]
+        super::provoke::panic_if_asked(user, &self.connection);
+        self.begin(user);
+        if !self.needs_nothing(user) {
             return Ok(self.reject());
         }
         warn!(peer = %self.connection.peer, user = display::name(user), method = "none", "ssh.auth.ok: without a password");
-        let (shown, proof) = (display::name(user), Proof::User(user.to_owned()));
-        self.login = Some(Login { user: shown, fingerprint: "none".into(), proof });
+        let (shown, proofs) = (display::name(user), vec![Proof::User(user.to_owned())]);
+        self.login = Some(Login { user: shown, fingerprint: "none".into(), proofs });
         Ok(Auth::Accept)
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
-        if !self.settings.config.ssh.password_authentication {
+        self.begin(user);
+        if !self.takes(Method::Password) {
             return Ok(self.reject());
         }
-        Ok(self.check_password(user, "password", password.as_bytes()).await)
+        Ok(self.check_password(user, Method::Password, password.as_bytes()).await)
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -219,10 +227,11 @@ impl russh::server::Handler for Handler {
         _submethods: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, Error> {
-        let ssh = &self.settings.config.ssh;
-        if !ssh.kbd_interactive_authentication || Users::collect(&self.settings.config).is_empty() {
+        self.begin(user);
+        if !self.takes(Method::KeyboardInteractive) {
             return Ok(self.reject());
         }
+        let ssh = &self.settings.config.ssh;
         let Some(mut response) = response else {
             let said = |text: &str| Cow::Owned(text.replace("%u", &display::name(user)));
             return Ok(Auth::Partial {
@@ -232,59 +241,85 @@ impl russh::server::Handler for Handler {
             });
         };
         let password = Zeroizing::new(response.next().unwrap_or_default().to_vec());
-        Ok(self.check_password(user, "keyboard-interactive", &password).await)
+        Ok(self.check_password(user, Method::KeyboardInteractive, &password).await)
     }
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
         if self.server.probe.is_probe(offer.public_key, &self.connection) {
             return Ok(Auth::Accept);
         }
-        match self.authorize(user, offer.public_key, offer.algorithm) {
+        self.begin(user);
+        if !self.takes(Method::PublicKey) {
+            return Ok(self.reject());
+        }
+        match self.authorize(user, offer.public_key, offer.algorithm).await {
             // Nothing is heard of a wrong signature, so what may follow counts here.
             Ok(_) if self.may_try().await => {
-                self.has_offered = true;
+                self.offer = Offer::Good;
                 Ok(Auth::Accept)
             }
             Ok(_) => Ok(self.reject()),
+            Err(_) if self.may_have_certificate(user, offer.algorithm) => {
+                self.offer = Offer::Guess;
+                Ok(Auth::Accept)
+            }
             Err(reason) => {
-                self.refuse(user, "publickey", reason);
+                self.refuse(user, Method::PublicKey, reason);
                 Ok(self.reject())
             }
         }
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
-        if !std::mem::take(&mut self.has_offered) && !self.may_try().await {
+        self.is_probe = self.server.probe.take(key.public_key, &self.connection);
+        if self.is_probe {
+            let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
+            info!(peer = %self.connection.peer, user = display::name(user), source = "probe", "ssh.auth.ok");
+            self.login = Some(Login { user: display::name(user), fingerprint, proofs: Vec::new() });
+            return Ok(Auth::Accept);
+        }
+        self.begin(user);
+        if !self.takes(Method::PublicKey) || !self.may_prove().await {
             return Ok(self.reject());
         }
-        self.is_probe = self.server.probe.take(key.public_key, &self.connection);
-        let source = if self.is_probe {
-            String::from("probe")
-        } else {
-            match self.authorize(user, key.public_key, key.algorithm) {
-                Ok(entry) => {
-                    self.options = entry.key.options().clone();
-                    entry.source.to_string()
-                }
-                Err(reason) => {
-                    self.refuse(user, "publickey", reason);
-                    return Ok(self.reject());
-                }
+        match self.authorize(user, key.public_key, key.algorithm).await {
+            Ok(Authorized { source, options, proof }) => {
+                self.options = options;
+                let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
+                let kind = key.algorithm.to_string();
+                let key = Some(ShownKey { kind, fingerprint, source, certificate: None });
+                Ok(self.pass(Shown { method: Method::PublicKey, proof, key }))
             }
-        };
-        let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
-        info!(
-            peer = %self.connection.peer,
-            user = display::name(user),
-            method = "publickey",
-            key_type = %key.algorithm,
-            fingerprint,
-            source,
-            "ssh.auth.ok"
-        );
-        let proof = if self.is_probe { Proof::Probe } else { Proof::Key(key.public_key.clone()) };
-        self.login = Some(Login { user: display::name(user), fingerprint, proof });
-        Ok(Auth::Accept)
+            Err(reason) => {
+                self.refuse(user, Method::PublicKey, reason);
+                Ok(self.reject())
+            }
+        }
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Error> {
+        self.begin(user);
+        if !self.takes(Method::PublicKey) || !self.may_prove().await {
+            return Ok(self.reject());
+        }
+        match self.authorize_certificate(user, certificate) {
+            Ok(Authorized { source, options, proof }) => {
+                self.options = options;
+                let fingerprint = certificate.public_key().fingerprint(HashAlg::Sha256).to_string();
+                let kind = certificate.algorithm().to_certificate_type();
+                let certificate = Some((certificate.key_id().to_owned(), certificate.serial()));
+                let key = Some(ShownKey { kind, fingerprint, source, certificate });
+                Ok(self.pass(Shown { method: Method::PublicKey, proof, key }))
+            }
+            Err(reason) => {
+                self.refuse(user, Method::PublicKey, reason);
+                Ok(self.reject())
+            }
+        }
     }
 
     async fn auth_succeeded(&mut self, session: &mut RusshSession) -> Result<(), Error> {
@@ -296,7 +331,8 @@ impl russh::server::Handler for Handler {
             return Ok(());
         }
         if !self.is_probe {
-            let method = if matches!(login.proof, Proof::Key(_)) { "publickey" } else { &login.fingerprint };
+            let method =
+                if login.fingerprint.starts_with("SHA256:") { "publickey" } else { &login.fingerprint };
             self.server.tell(
                 "ssh.auth.ok",
                 &[

@@ -11,11 +11,12 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use russh::keys::{HashAlg, PrivateKey};
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::{Certificate, HashAlg, PrivateKey};
 use zeroize::Zeroizing;
 
 use self::key_file::{KeyFileError, encode, encode_public, kind_of};
-use super::authorized_keys::read_regular;
+use super::authorized_keys::{Expiry, read_regular};
 use crate::config::{Config, HostKeyType};
 use crate::files;
 
@@ -33,6 +34,8 @@ const ALL_TYPES: [HostKeyType; 3] = [HostKeyType::Ed25519, HostKeyType::Ecdsa, H
 pub struct HostKeys {
     /// One key an algorithm.
     pub keys: Vec<PrivateKey>,
+    /// Of some of the keys.
+    pub certificates: Vec<Certificate>,
     pub warnings: Vec<String>,
     /// Listed types that take long to make: call [`make`] in the background.
     pub pending: Vec<HostKeyType>,
@@ -86,7 +89,8 @@ pub fn make(config: &Config, kind: HostKeyType) -> Result<(PrivateKey, Vec<Strin
 
 fn load_with(config: &Config, nerves: &Path) -> HostKeys {
     let folders = Folders::of(config);
-    let mut found = HostKeys { keys: Vec::new(), warnings: Vec::new(), pending: Vec::new() };
+    let mut found =
+        HostKeys { keys: Vec::new(), certificates: Vec::new(), warnings: Vec::new(), pending: Vec::new() };
     for path in &config.ssh.host_key {
         match read_key(path) {
             Ok(key) => found.add(key),
@@ -104,7 +108,34 @@ fn load_with(config: &Config, nerves: &Path) -> HostKeys {
     }
     own.into_iter().for_each(|key| found.add(key));
     make_missing(config, &mut found);
+    for path in &config.ssh.host_certificate {
+        match read_certificate(path, &found.keys) {
+            Ok(certificate) => found.certificates.push(certificate),
+            Err(reason) => {
+                found.warnings.push(format!("{}: host certificate not used: {reason}", path.display()));
+            }
+        }
+    }
     found
+}
+
+/// A certificate that clients can make use of. With another they would refuse a key that they know.
+fn read_certificate(path: &Path, keys: &[PrivateKey]) -> Result<Certificate, String> {
+    let bytes = files::read_limited(path, MAX_FILE).map_err(|error| error.to_string())?;
+    let certificate = Certificate::from_openssh(&String::from_utf8_lossy(&bytes))
+        .map_err(|_| "there is no certificate in the file")?;
+    if certificate.cert_type() != CertType::Host {
+        return Err("it is for a user: make it with ssh-keygen -s CA -h".into());
+    }
+    if !keys.iter().any(|key| key.public_key().key_data() == certificate.public_key()) {
+        return Err(
+            "it is for none of the host keys: sign the .pub file of one that `myelin status` shows".into()
+        );
+    }
+    if Expiry::at(certificate.valid_before()).is_over() {
+        return Err("it has expired: make a new one, then reload".into());
+    }
+    Ok(certificate)
 }
 
 fn make_missing(config: &Config, found: &mut HostKeys) {

@@ -1,5 +1,5 @@
-//! Files in runtime_dir that commands write and logins read: what was added since the boot. They outlive the worker
-//! and not the reboot.
+//! Files that commands write and logins read: what was added since the boot. They are in runtime_dir, outlive the
+//! worker and not the reboot; users that are to stay are in such a file in state_dir.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,7 +33,10 @@ pub fn change(
     path: &Path,
     edit: impl FnOnce(Option<Vec<u8>>) -> anyhow::Result<Vec<u8>>,
 ) -> anyhow::Result<()> {
-    files::make_dir(&config.runtime_dir, 0o755)?;
+    match path.parent() {
+        Some(folder) if !path.starts_with(&config.runtime_dir) => files::make_dir(folder, 0o700)?,
+        _ => files::make_dir(&config.runtime_dir, 0o755)?,
+    }
     let _lock = FileLock::wait(&path.with_extension("lock"), LOCK_WAIT)?;
     let content = edit(read(path)?)?;
     if content.len() as u64 > MAX_FILE {

@@ -1,18 +1,20 @@
-//! Who may log in with a password: the users of the configuration, and those of this boot.
+//! Who may log in with a password: the users of the configuration, and those that `myelin users` added.
 //!
-//! The latter are a file in runtime_dir, which `myelin users` writes and each login reads, so they outlive the
-//! worker and not the reboot.
+//! The latter are two files, which each login reads: one in runtime_dir, which outlives the worker and not the reboot,
+//! and one in state_dir, which lasts. With `auth_command` a program knows the passwords, and nobody else does.
 
 pub mod command;
 mod hash;
+mod program;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use tracing::warn;
 
 pub use hash::Check;
+pub use program::{Answer, ask};
 
 use super::of_this_boot;
 use crate::config::{Config, Secret, User};
@@ -25,24 +27,31 @@ static SAID: Once = Once::new();
 pub struct Users {
     all: BTreeMap<String, User>,
     permit_empty: bool,
+    /// `auth_command` knows them.
+    elsewhere: bool,
 }
 
 impl Users {
     pub fn collect(config: &Config) -> Self {
-        let mut all = config.ssh.users.clone();
-        all.extend(of_this_boot(config));
         let permit_empty = config.ssh.permit_empty_passwords;
+        if !config.ssh.auth_command.is_empty() {
+            return Self { all: BTreeMap::new(), permit_empty, elsewhere: true };
+        }
+        let mut all = config.ssh.users.clone();
+        for path in [lasting_file(config), file(config)] {
+            all.extend(added(&path));
+        }
         all.retain(|_, user| permit_empty || !hash::is_empty(user));
-        Self { all, permit_empty }
+        Self { all, permit_empty, elsewhere: false }
     }
 
     /// Whether a password can let anybody in, so that it is worth asking for one.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.all.is_empty() && !self.elsewhere
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.all.contains_key(name)
+        self.all.contains_key(name) || self.elsewhere
     }
 
     /// What is to be known for a check of this user's password. An unknown name costs as much time.
@@ -56,15 +65,19 @@ impl Users {
     }
 }
 
-/// Where users that were added at run time stand: `NAME = "HASH"`.
+/// Where users that were added until the reboot stand: `NAME = "HASH"`.
 pub fn file(config: &Config) -> PathBuf {
     of_this_boot::path(config, "users.toml")
 }
 
-/// Those users. A file that cannot be used has none. That is said once a worker: strangers make us read it.
-fn of_this_boot(config: &Config) -> BTreeMap<String, User> {
-    let path = file(config);
-    let bytes = match of_this_boot::read(&path) {
+/// Where users stand that were added to stay.
+pub fn lasting_file(config: &Config) -> PathBuf {
+    config.state_dir.join("ssh/users.toml")
+}
+
+/// The users of a file. One that cannot be used has none. That is said once a worker: strangers make us read it.
+fn added(path: &Path) -> BTreeMap<String, User> {
+    let bytes = match of_this_boot::read(path) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return BTreeMap::new(),
         Err(error) => {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use russh::keys::PublicKey;
 use tracing::info;
 
-use super::authorized_keys::{FileError, KeyList};
+use super::authorized_keys::{FileError, KeyList, Options};
 use super::connection::Proof;
 use super::connection::admission::ConnectionId;
 use super::passwords::Users;
@@ -28,14 +29,21 @@ pub fn enforce(server: &Server, complete: bool) -> Vec<ConnectionId> {
     let mut ended = Vec::new();
     for connection in server.connections() {
         let Some(login) = connection.login.get() else { continue };
-        let holds = match &login.proof {
-            Proof::Key(key) => {
-                !list.is_revoked(key) && (!complete || list.keys.iter().any(|entry| entry.key.matches(key)))
+        let is_listed = |key: &PublicKey, is_authority: bool| {
+            let is_it = |options: &Options| options.is_authority() == is_authority;
+            list.keys.iter().any(|entry| entry.key.matches(key) && is_it(entry.key.options()))
+        };
+        let holds = |proof: &Proof| match proof {
+            Proof::Key(key) => !list.is_revoked(key) && (!complete || is_listed(key, false)),
+            Proof::KnownElsewhere(key) => !list.is_revoked(key),
+            Proof::Certificate { key, authority } => {
+                !list.is_revoked(key)
+                    && !list.is_revoked(authority)
+                    && (!complete || is_listed(authority, true))
             }
             Proof::User(name) => !complete || users.contains(name),
-            Proof::Probe => true,
         };
-        if holds {
+        if login.proofs.iter().all(holds) {
             continue;
         }
         info!(peer = %connection.peer, user = login.user, "ssh.revoked: the connection ends");

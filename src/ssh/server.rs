@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -10,21 +10,23 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::{Notify, Semaphore};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
+use super::authorized_keys::command::KeyCommand;
 use super::authorized_keys::{KeyList, Reported};
 use super::channel::Controls;
 use super::channel::budget::Budget;
 use super::channel::flow::Budgets;
 use super::connection::Connection;
 use super::connection::admission::{self, Admission, ConnectionId, Progress};
+use super::connection::penalties::{self, Offence, Penalties, Standing};
 use super::events::Events;
 use super::failures::Failures;
 use super::host_keys::HostKeys;
-use super::passwords::{Check, Users};
+use super::passwords::{self, Answer, Check, Users};
 use super::{algorithms, probe};
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, Method, Source};
 use crate::tasks::aside;
 use crate::{sys, systemd};
 
@@ -58,7 +60,10 @@ pub struct Settings {
 impl Settings {
     pub fn new(source: &Source, config: Config, keys: HostKeys) -> Arc<Self> {
         let fingerprints = keys.fingerprints();
-        let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys));
+        if config.ssh.possible_methods().is_empty() && !config.ssh.authentication_methods.0.is_empty() {
+            warn!("authentication_methods are all switched off by other keys: any method is enough");
+        }
+        let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys, keys.certificates));
         Arc::new(Self { source: source.clone(), config, russh, fingerprints })
     }
 
@@ -66,7 +71,11 @@ impl Settings {
     pub fn russh_config(&self) -> Arc<russh::server::Config> {
         match config::random_name(&self.config.ssh.version_string) {
             Some(letters) => {
-                let mut config = algorithms::server_config(&self.config.ssh, self.russh.keys.clone());
+                let mut config = algorithms::server_config(
+                    &self.config.ssh,
+                    self.russh.keys.clone(),
+                    self.russh.certificates.clone(),
+                );
                 config.server_id = algorithms::random_id(letters);
                 Arc::new(config)
             }
@@ -79,6 +88,7 @@ impl Settings {
 pub struct Server {
     pub started: Instant,
     pub probe: probe::Expected,
+    pub key_command: KeyCommand,
     settings: RwLock<Arc<Settings>>,
     admission: Mutex<Admission>,
     connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
@@ -89,6 +99,7 @@ pub struct Server {
     last_no_keys_reminder: Mutex<Option<Instant>>,
     reported: Mutex<Reported>,
     failures: Mutex<Failures>,
+    penalties: Mutex<Penalties>,
     events: Events,
     password_checks: Semaphore,
     lookups: Arc<Semaphore>,
@@ -103,6 +114,7 @@ impl Server {
         Arc::new(Self {
             started: Instant::now(),
             probe: probe::Expected::default(),
+            key_command: KeyCommand::default(),
             settings: RwLock::new(settings),
             admission: Mutex::new(Admission::new(max_startups.min(descriptors() / STRANGERS_SHARE))),
             connections: Mutex::default(),
@@ -113,6 +125,7 @@ impl Server {
             last_no_keys_reminder: Mutex::new(None),
             reported: Mutex::default(),
             failures: Mutex::default(),
+            penalties: Mutex::default(),
             events: Events::default(),
             password_checks: Semaphore::new(MAX_PASSWORD_CHECKS),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
@@ -258,8 +271,32 @@ impl Server {
     }
 
     /// Counts a refused login, and says whether to log it, and how many were not logged before it.
-    pub fn count_failure(&self, address: std::net::IpAddr) -> Option<u64> {
+    pub fn count_failure(&self, address: IpAddr) -> Option<u64> {
         lock(&self.failures).count(admission::Source::of(address), Instant::now())
+    }
+
+    /// How somebody from `peer` is met.
+    pub fn standing(&self, peer: IpAddr, local: IpAddr) -> Standing {
+        if !self.settings().config.ssh.per_source_penalties || penalties::is_exempt(peer, local) {
+            return Standing::Free;
+        }
+        lock(&self.penalties).standing(admission::Source::of(peer), Instant::now())
+    }
+
+    /// The connection ended without a login, and did this before.
+    pub fn punish(&self, connection: &Connection, offence: Offence) {
+        if penalties::is_exempt(connection.peer.ip(), connection.local.ip()) {
+            return;
+        }
+        let source = admission::Source::of(connection.peer.ip());
+        if let Some(length) = lock(&self.penalties).punish(source, offence, Instant::now()) {
+            warn!(%source, seconds = length.as_secs(), reason = offence.name(), "ssh.penalty");
+        }
+    }
+
+    /// A key has logged in from there: a penalty leaves it the way in by keys.
+    pub fn trust(&self, connection: &Connection) {
+        lock(&self.penalties).trust(admission::Source::of(connection.peer.ip()), Instant::now());
     }
 
     /// Tells the program of `on_event`.
@@ -269,11 +306,28 @@ impl Server {
 
     /// Checks a password beside the work; refused while too many are being checked, so that a flood of them
     /// costs a bounded share of the processors.
-    pub async fn check_password(&self, check: Check, password: Vec<u8>) -> Result<(), &'static str> {
-        let Ok(_place) = self.password_checks.try_acquire() else { return Err("too many passwords at once") };
+    pub async fn check_password(&self, check: Check, password: Vec<u8>) -> Answer {
+        let Ok(_place) = self.password_checks.try_acquire() else { return Answer::TOO_MANY };
         let password = Zeroizing::new(password);
         let checked = aside(move || check.is_right(&password)).await;
-        if checked.unwrap_or(false) { Ok(()) } else { Err("wrong password, or no such user") }
+        if checked.unwrap_or(false) {
+            Answer::Right
+        } else {
+            Answer::Wrong("wrong password, or no such user")
+        }
+    }
+
+    /// The same by a program of the image's own.
+    pub async fn ask_auth_command(
+        &self,
+        config: &Config,
+        user: &str,
+        peer: SocketAddr,
+        method: Method,
+        password: &[u8],
+    ) -> Answer {
+        let Ok(_place) = self.password_checks.try_acquire() else { return Answer::TOO_MANY };
+        passwords::ask(&config.ssh.auth_command, user, peer, method, password).await
     }
 
     /// Asks the resolver beside the work, where few do so at the same time: whoever waits no longer for it leaves
@@ -295,8 +349,14 @@ impl Server {
         Duration::from_millis(800 + u64::from(u16::from_le_bytes(random)) * 400 / u64::from(u16::MAX))
     }
 
-    /// Says how to add a key, at most once a minute.
-    pub fn remind_of_missing_keys(&self) {
+    /// Says how to add a key, at most once a minute, if these are all and there are no passwords either.
+    pub fn remind_if_nobody_can_log_in(&self, config: &Config, list: &KeyList) {
+        if !list.keys.is_empty()
+            || !config.ssh.authorized_keys_command.is_empty()
+            || !Users::collect(config).is_empty()
+        {
+            return;
+        }
         let mut last = lock(&self.last_no_keys_reminder);
         let now = Instant::now();
         if last.is_none_or(|at| now.duration_since(at) >= NO_KEYS_REMINDER) {
@@ -312,9 +372,7 @@ impl Server {
     pub async fn watch_for_missing_keys(&self) {
         loop {
             let config = &self.settings().config;
-            if KeyList::collect(config).keys.is_empty() && Users::collect(config).is_empty() {
-                self.remind_of_missing_keys();
-            }
+            self.remind_if_nobody_can_log_in(config, &KeyList::collect(config));
             tokio::time::sleep(NO_KEYS_REMINDER).await;
         }
     }
@@ -351,6 +409,6 @@ impl Drop for Entry {
 }
 
 /// A panic while a lock was held leaves maps that are still sound.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

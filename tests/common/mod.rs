@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod agent;
 pub mod disk;
 pub mod sftp;
 pub mod sshd;

@@ -40,6 +40,11 @@ impl Key {
         &self.options
     }
 
+    /// Makes it a key that signs certificates (see [`Options::make_authority`]).
+    pub fn make_authority(&mut self, principals: &[String]) {
+        self.options.make_authority(principals);
+    }
+
     /// `SHA256:…`, as ssh-keygen -l prints it.
     pub fn fingerprint(&self) -> String {
         self.public.fingerprint(HashAlg::Sha256).to_string()
@@ -47,19 +52,7 @@ impl Key {
 
     /// The size as ssh-keygen -l prints it.
     pub fn bits(&self) -> u32 {
-        match self.public.key_data() {
-            KeyData::Ecdsa(key) => match key.curve() {
-                russh::keys::EcdsaCurve::NistP256 => 256,
-                russh::keys::EcdsaCurve::NistP384 => 384,
-                russh::keys::EcdsaCurve::NistP521 => 521,
-            },
-            KeyData::Rsa(key) => {
-                let modulus = key.n().as_positive_bytes().unwrap_or_default();
-                let unused = modulus.first().map_or(0, |byte| byte.leading_zeros());
-                key.key_size().saturating_sub(unused)
-            }
-            _ => 256,
-        }
+        bits(self.public.key_data())
     }
 
     /// The base64 of the key, as the line holds it.
@@ -79,12 +72,33 @@ impl Key {
 
     /// An RSA key below `required` bits is refused, other types have one size.
     pub fn check_size(&self, required: u32) -> Result<(), LineError> {
-        let bits = self.bits();
-        match self.public.key_data() {
-            KeyData::Rsa(_) if bits < required => Err(LineError::RsaTooSmall { bits, required }),
-            KeyData::Rsa(_) if bits > MAX_RSA_BITS => Err(LineError::RsaTooLarge { bits }),
-            _ => Ok(()),
+        check_size(self.public.key_data(), required)
+    }
+}
+
+/// An RSA key below `required` bits is refused, other types have one size.
+pub fn check_size(key: &KeyData, required: u32) -> Result<(), LineError> {
+    let bits = bits(key);
+    match key {
+        KeyData::Rsa(_) if bits < required => Err(LineError::RsaTooSmall { bits, required }),
+        KeyData::Rsa(_) if bits > MAX_RSA_BITS => Err(LineError::RsaTooLarge { bits }),
+        _ => Ok(()),
+    }
+}
+
+fn bits(key: &KeyData) -> u32 {
+    match key {
+        KeyData::Ecdsa(key) => match key.curve() {
+            russh::keys::EcdsaCurve::NistP256 => 256,
+            russh::keys::EcdsaCurve::NistP384 => 384,
+            russh::keys::EcdsaCurve::NistP521 => 521,
+        },
+        KeyData::Rsa(key) => {
+            let modulus = key.n().as_positive_bytes().unwrap_or_default();
+            let unused = modulus.first().map_or(0, |byte| byte.leading_zeros());
+            key.key_size().saturating_sub(unused)
         }
+        _ => 256,
     }
 }
 
@@ -106,11 +120,13 @@ pub enum LineError {
     #[error("keys of type {0} are not secure any more; make one with: ssh-keygen -t ed25519")]
     Obsolete(&'static str),
     #[error(
-        "keys of type {0} need the option no-touch-required, which is not supported yet: the touch of \
-         the security key cannot be checked; use a key of type ssh-ed25519"
+        "keys of type {0} need the option no-touch-required: whether the security key was touched cannot be \
+         checked here; put no-touch-required in front of the line"
     )]
     SecurityKey(&'static str),
-    #[error("certificates are not supported yet; use the key that the certificate was made for")]
+    #[error(
+        "a certificate is no key: list the authority's key that signed it, with cert-authority in front of it"
+    )]
     Certificate,
     #[error("the base64 of the key is broken; copy the line again from the .pub file")]
     BadBase64,
@@ -134,9 +150,9 @@ pub fn parse_line(line: &str) -> Result<Option<Key>, LineError> {
     let Some(parts) = split(line)? else { return Ok(None) };
     let options = parts.options.map(Options::parse).transpose()?.unwrap_or_default();
     match parts.kind {
-        Kind::Accepted => decode(&parts).map(|key| Some(Key { options, ..key })),
+        Kind::SecurityKey if !options.allow_no_touch() => Err(LineError::SecurityKey(parts.name)),
+        Kind::Accepted | Kind::SecurityKey => decode(&parts).map(|key| Some(Key { options, ..key })),
         Kind::Obsolete => Err(LineError::Obsolete(parts.name)),
-        Kind::SecurityKey => Err(LineError::SecurityKey(parts.name)),
         Kind::Certificate => Err(LineError::Certificate),
     }
 }
@@ -277,7 +293,6 @@ mod tests {
         let key = parse_line(&line).unwrap().unwrap();
         assert_eq!((key.options().names(), key.comment()), (&["command", "no-pty"][..], "c"));
         assert!(parse_line(ED25519).unwrap().unwrap().options().names().is_empty());
-        assert_eq!(error(&format!("restrict,cert-authority {ED25519}")), LineError::Option("cert-authority"));
         let unknown = format!("secret-word=\"x y\" {ED25519}");
         assert_eq!(error(&unknown), LineError::UnknownOption);
         assert!(!error(&unknown).to_string().contains("secret"));

@@ -1,10 +1,10 @@
 //! The options in front of a key (sshd(8), AUTHORIZED_KEYS FILE FORMAT): what its owner may do.
 //!
 //! An option is obeyed or the line is refused. Values are never repeated in a message: a command may have a
-//! password in it.
+//! password in it. What a certificate says becomes the same options.
 
 mod from;
-mod time;
+pub mod time;
 
 use std::net::IpAddr;
 
@@ -30,6 +30,11 @@ pub struct Options {
     subsystems: Option<Vec<String>>,
     no_fwup: bool,
     no_sftp: bool,
+    /// The key signs certificates and does not log in itself.
+    authority: bool,
+    /// Which principals of its certificates may log in; without it the user's own name.
+    principals: Option<Vec<String>>,
+    no_touch_required: bool,
 }
 
 impl Options {
@@ -57,10 +62,15 @@ impl Options {
                 None => return Err(LineError::BadOption(name)),
             };
         }
+        if options.principals.is_some() && !options.authority {
+            // Without an authority nobody has principals, and the line means less than it says.
+            return Err(LineError::BadOption("principals"));
+        }
         Ok(options)
     }
 
-    fn add(&mut self, name: &'static str, value: Option<String>) -> Result<(), LineError> {
+    /// Adds an option of `KNOWN`.
+    pub fn add(&mut self, name: &'static str, value: Option<String>) -> Result<(), LineError> {
         let bad = || LineError::BadOption(name);
         match (name, value) {
             // In the order of the line: a later word allows again what an earlier one took.
@@ -82,6 +92,11 @@ impl Options {
             ("agent-forwarding", None) => self.no_agent_forwarding = false,
             ("no-fwup", None) => self.no_fwup = true,
             ("no-sftp", None) => self.no_sftp = true,
+            ("no-touch-required", None) => self.no_touch_required = true,
+            ("cert-authority", None) => self.authority = true,
+            ("principals", Some(value)) if self.principals.is_none() => {
+                self.principals = Some(split_commas(&value).map(str::to_owned).collect());
+            }
             ("command", Some(value)) if self.command.is_none() => self.command = Some(value),
             ("from", Some(value)) if self.sources.is_none() => {
                 self.sources = Some(Sources::parse(&value).ok_or_else(bad)?);
@@ -96,12 +111,7 @@ impl Options {
             }
             ("X11-forwarding" | "no-X11-forwarding" | "user-rc" | "no-user-rc", None)
             | ("tunnel", Some(_)) => {}
-            (
-                "cert-authority" | "environment" | "no-touch-required" | "principals" | "verify-required",
-                _,
-            ) => {
-                return Err(LineError::Option(name));
-            }
+            ("environment" | "verify-required", _) => return Err(LineError::Option(name)),
             _ => return Err(bad()),
         }
         Ok(())
@@ -121,6 +131,76 @@ impl Options {
             return Some("the key has expired (expiry-time=)");
         }
         None
+    }
+
+    /// Makes the key one that signs certificates, for these principals if the line says nothing of them.
+    pub fn make_authority(&mut self, principals: &[String]) {
+        if !std::mem::replace(&mut self.authority, true) {
+            self.names.push("cert-authority");
+        }
+        // The certificate alone says so.
+        self.no_touch_required = true;
+        if self.principals.is_none() && !principals.is_empty() {
+            self.principals = Some(principals.to_vec());
+        }
+    }
+
+    /// Whether the key signs certificates and does not log in itself.
+    pub fn is_authority(&self) -> bool {
+        self.authority
+    }
+
+    /// Whether a certificate with these principals is one for `user`.
+    pub fn allow_principal(&self, user: &str, principals: &[String]) -> bool {
+        match &self.principals {
+            Some(allowed) => principals.iter().any(|principal| allowed.contains(principal)),
+            None => principals.iter().any(|principal| principal == user),
+        }
+    }
+
+    /// Whether the touch of a security key, which cannot be seen here, does not matter.
+    pub fn allow_no_touch(&self) -> bool {
+        self.no_touch_required
+    }
+
+    /// Takes away from what a certificate allows whatever the `line` of its authority does not allow either. Where
+    /// from and until when was asked of both already.
+    pub fn narrow(&mut self, line: &Self) -> Result<(), &'static str> {
+        // Every field is named, so that a new one is thought of here.
+        let Self {
+            names: _,
+            command,
+            sources: _,
+            expiry: _,
+            no_pty,
+            no_port_forwarding,
+            permit_open,
+            permit_listen,
+            no_agent_forwarding,
+            subsystems,
+            no_fwup,
+            no_sftp,
+            authority: _,
+            principals: _,
+            no_touch_required,
+        } = line;
+        if command.is_some() {
+            if self.command.is_some() && self.command != *command {
+                return Err("the certificate and the line of its authority have different commands");
+            }
+            self.command.clone_from(command);
+        }
+        // Certificates say nothing of these.
+        self.subsystems.clone_from(subsystems);
+        self.permit_open.clone_from(permit_open);
+        self.permit_listen.clone_from(permit_listen);
+        self.no_agent_forwarding |= no_agent_forwarding;
+        self.no_port_forwarding |= no_port_forwarding;
+        self.no_pty |= no_pty;
+        self.no_fwup |= no_fwup;
+        self.no_sftp |= no_sftp;
+        self.no_touch_required &= no_touch_required;
+        Ok(())
     }
 
     /// The command that runs whatever the client asks for.
@@ -281,7 +361,10 @@ mod tests {
     fn what_is_not_obeyed_is_refused() {
         for (text, error) in [
             ("environment=\"A=b\"", LineError::Option("environment")),
-            ("cert-authority", LineError::Option("cert-authority")),
+            ("cert-authority=\"x\"", LineError::BadOption("cert-authority")),
+            ("principals", LineError::BadOption("principals")),
+            ("principals=\"a\"", LineError::BadOption("principals")),
+            ("principals=\"a\",principals=\"b\"", LineError::BadOption("principals")),
             ("no-such", LineError::UnknownOption),
             ("", LineError::UnknownOption),
             ("pty,,no-pty", LineError::UnknownOption),

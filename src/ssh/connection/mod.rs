@@ -3,6 +3,7 @@
 pub mod admission;
 mod guard;
 pub(super) mod observer;
+pub mod penalties;
 mod rekeying;
 
 use std::io;
@@ -29,6 +30,7 @@ use crate::config::Ssh;
 use crate::{sys, tasks};
 use admission::{ConnectionId, Progress};
 use guard::Guard;
+use penalties::{Offence, Standing};
 
 /// What all channels of one connection may hold in memory.
 const CONNECTION_MEMORY: usize = 4 << 20;
@@ -57,17 +59,23 @@ pub struct Login {
     pub user: String,
     /// `SHA256:…` of the key, or the method that needed none.
     pub fingerprint: String,
-    pub proof: Proof,
+    /// All of it is needed.
+    pub proofs: Vec<Proof>,
 }
 
 /// What a login stands on. Should it be taken away, the connection ends (see `revocation`).
 #[derive(Clone, Debug)]
 pub enum Proof {
-    /// One of the configuration and the files; a key that stands elsewhere would count as removed.
+    /// It is listed.
     Key(PublicKey),
+    /// authorized_keys_command knows it.
+    KnownElsewhere(PublicKey),
+    Certificate {
+        key: PublicKey,
+        authority: PublicKey,
+    },
     /// A password, or that none is needed.
     User(String),
-    Probe,
 }
 
 /// What is known of a connection while it lasts.
@@ -84,6 +92,7 @@ pub struct Connection {
     handle: OnceLock<Handle>,
     server: Arc<Server>,
     authenticated: AtomicBool,
+    offence: OnceLock<Offence>,
     has_room_for_the_end: AtomicBool,
     greeted: Notify,
     uses: AtomicUsize,
@@ -108,6 +117,11 @@ impl Connection {
         self.login.get_or_init(|| login);
         self.authenticated.store(true, Ordering::Relaxed);
         self.server.leave_admission(self.id, true);
+    }
+
+    /// Remembers what its source is punished for, should it end without a login.
+    pub fn note(&self, offence: Offence) {
+        self.offence.get_or_init(|| offence);
     }
 
     /// Lets our identification go out.
@@ -279,6 +293,10 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let local = stream.local_addr().unwrap_or(peer);
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+    if server.standing(peer.ip(), local.ip()) == Standing::Closed {
+        debug!(%peer, "closed: its source has a penalty");
+        return;
+    }
     let settings = server.settings();
     set_options(&stream, &settings.config.ssh);
     let connection = Arc::new(Connection {
@@ -294,6 +312,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
         handle: OnceLock::new(),
         server: Arc::clone(&server),
         authenticated: AtomicBool::new(false),
+        offence: OnceLock::new(),
         has_room_for_the_end: AtomicBool::new(false),
         greeted: Notify::new(),
         uses: AtomicUsize::new(0),
@@ -305,6 +324,14 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
     let entry = server.enter(&connection);
     let result = run(&server, &connection).await;
     drop(entry);
+    if matches!(result, Err(super::handler::Error::Protocol(russh::Error::Join(_)))) {
+        connection.note(Offence::Crash);
+    }
+    if let Some(&offence) = connection.offence.get()
+        && !connection.is_authenticated()
+    {
+        server.punish(&connection, offence);
+    }
     let reason = match result {
         Ok(()) => String::from("closed"),
         Err(error) => error.to_string(),
@@ -313,7 +340,8 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
     let seconds = connection.since.elapsed().as_secs();
     if let Some(login) = connection.login.get() {
         info!(%peer, user = login.user, seconds, bytes_in, bytes_out, reason, "ssh.disconnect");
-        if !matches!(login.proof, Proof::Probe) {
+        // The probe has shown nothing that could be taken away.
+        if !login.proofs.is_empty() {
             server.tell(
                 "ssh.disconnect",
                 &[

@@ -26,7 +26,7 @@ pub use self::listen::Asked;
 use self::listen::{Listener, Listening};
 pub use self::socket::remove_leftovers;
 use super::authorized_keys::Options;
-use super::connection::{Connection, InUse, Proof, Service};
+use super::connection::{Connection, InUse, Service};
 use super::server::{Server, Settings};
 
 /// What a client was refused, and why: the answer has a number for it (RFC 4254 section 5.1), the log the text.
@@ -158,7 +158,7 @@ impl Forwards {
 impl Shared {
     /// Whether the client may have anything forwarded: not on the port of the legacy protocol, nor as a probe.
     fn check(&self, allowed: bool) -> Result<(), Refusal> {
-        let is_probe = self.connection.login.get().is_none_or(|login| matches!(login.proof, Proof::Probe));
+        let is_probe = self.connection.login.get().is_none_or(|login| login.proofs.is_empty());
         if self.connection.service != Service::Ssh || is_probe {
             return Err(Refusal::Prohibited("not for this connection"));
         }

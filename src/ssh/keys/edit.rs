@@ -155,7 +155,7 @@ mod tests {
         let restricted = format!("principals=\"a\" {KEY}\n");
         assert!(matches!(
             add(restricted.as_bytes(), KEY, 2048),
-            Err(AddError::RefusedBefore { line: 1, reason: LineError::Option("principals") })
+            Err(AddError::RefusedBefore { line: 1, reason: LineError::BadOption("principals") })
         ));
     }
 

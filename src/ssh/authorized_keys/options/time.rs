@@ -36,6 +36,11 @@ impl Expiry {
         Some(Self(if utc { seconds } else { seconds - sys::local_offset(seconds) }))
     }
 
+    /// The end of the time of a certificate; one without an end has a number beyond all dates.
+    pub fn at(seconds: u64) -> Self {
+        Self(i64::try_from(seconds).unwrap_or(i64::MAX))
+    }
+
     /// Whether it has passed, as far as the clock can be believed.
     pub fn is_over(self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
