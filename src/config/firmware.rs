@@ -43,8 +43,10 @@ pub struct Firmware {
     /// Nothing older is installed.
     pub minimum_version: Option<String>,
     /// For which device a firmware must be made.
+    #[serde(deserialize_with = "values::elsewhere")]
     pub accept: Accept,
     /// How a new firmware proves itself.
+    #[serde(deserialize_with = "values::elsewhere")]
     pub validation: Validation,
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::de::value::MapDeserializer;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
@@ -83,7 +84,12 @@ impl Section {
 
 fn alone<T: DeserializeOwned>(field: &str, value: &toml::Value) -> Result<T, String> {
     let table = toml::Table::from_iter([(field.to_owned(), value.clone())]);
-    table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())
+    of_table(table).map_err(|error| error.message().to_owned())
+}
+
+/// A section of a table. `toml::Value` could also read it from an array: that is twice the code.
+fn of_table<T: DeserializeOwned>(table: toml::Table) -> Result<T, toml::de::Error> {
+    T::deserialize(MapDeserializer::new(table.into_iter()))
 }
 
 /// A file while its values are taken.
@@ -296,7 +302,7 @@ impl Layers {
 
     /// Every item has been accepted alone, so all of them together are.
     fn values<T: DeserializeOwned + Default>(&self, section: Section) -> T {
-        self.items.get(&section).and_then(|table| table.clone().try_into().ok()).unwrap_or_default()
+        self.items.get(&section).and_then(|table| of_table(table.clone()).ok()).unwrap_or_default()
     }
 }
 

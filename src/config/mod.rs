@@ -57,10 +57,13 @@ pub struct Config {
     /// The least important level that is logged.
     pub log_level: LogLevel,
     /// The SSH daemon.
+    #[serde(deserialize_with = "values::elsewhere")]
     pub ssh: Ssh,
     /// Firmware updates.
+    #[serde(deserialize_with = "values::elsewhere")]
     pub firmware: Firmware,
     /// What the network is told.
+    #[serde(deserialize_with = "values::elsewhere")]
     pub mdns: Mdns,
 }
 

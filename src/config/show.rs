@@ -47,7 +47,10 @@ fn quoted(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::layers::Layers;
 
     #[test]
     fn what_is_shown_loads_as_what_it_was() {
@@ -56,7 +59,9 @@ mod tests {
         config.ssh.banner = Some("Grüße\\\t\u{8}\n".into());
         config.firmware.devpath = Some("/dev/mmcblk0".into());
         let text = as_toml(&config).unwrap();
-        let read: Config = toml::from_str(&text).unwrap();
-        assert_eq!(read, config);
+        let mut layers = Layers::default();
+        layers.add(Path::new("shown"), text.as_bytes());
+        assert!(layers.problems.is_empty());
+        assert_eq!(layers.build().0, config);
     }
 }

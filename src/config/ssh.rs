@@ -26,8 +26,10 @@ pub struct Ssh {
     /// Which families `listen_address = []` means.
     pub address_family: AddressFamily,
     /// Keys that may log in, as lines of an authorized_keys file (sshd(8)).
+    #[serde(deserialize_with = "values::elsewhere")]
     pub authorized_keys: Vec<String>,
     /// Files with such lines, read at each login. Empty: `state_dir/ssh/authorized_keys`.
+    #[serde(deserialize_with = "values::elsewhere")]
     pub authorized_keys_file: Vec<PathBuf>,
     /// A program that prints such lines for a user and a key, and as whom it runs.
     #[serde(deserialize_with = "values::words")]
@@ -79,6 +81,7 @@ pub struct Ssh {
     /// Files and folders that one SFTP client may have open.
     pub sftp_max_handles: usize,
     /// Who may log in with a password.
+    #[serde(deserialize_with = "values::elsewhere")]
     pub users: BTreeMap<String, User>,
     /// What somebody has to show to get in.
     pub authentication_methods: AuthenticationMethods,
@@ -100,6 +103,7 @@ pub struct Ssh {
     /// Wrong passwords after which a connection ends.
     pub password_tries: u32,
     /// Subsystems of the image's own: a name, and a program with its arguments.
+    #[serde(deserialize_with = "values::elsewhere")]
     pub subsystem: BTreeMap<String, Vec<String>>,
     /// Whether connections may be forwarded: those that a client has us make (`local`, `ssh -L`), those that we
     /// accept for it (`remote`, `ssh -R`).
@@ -200,6 +204,7 @@ pub struct Ssh {
     /// Where input that a program does not read waits on disk. Unset: `state_dir/spool`.
     pub spool_dir: Option<PathBuf>,
     /// The protocol of nerves_firmware_ssh, on a listener of its own.
+    #[serde(deserialize_with = "values::elsewhere")]
     pub legacy: Legacy,
 }
 

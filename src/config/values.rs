@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -170,6 +171,12 @@ impl<'de> Deserialize<'de> for TextOrList {
 
         deserializer.deserialize_any(TextOrListVisitor)
     }
+}
+
+/// What is read by itself (`layers`), such as a section inside of another. Only its name is taken here, because reading
+/// it in both places would be twice the code.
+pub fn elsewhere<'de, D: Deserializer<'de>, T: Default>(deserializer: D) -> Result<T, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| T::default())
 }
 
 /// For `deserialize_with`: a list, or one text with commas between the items.
