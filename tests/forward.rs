@@ -464,6 +464,8 @@ fn a_listening_port_can_be_given_back() {
         ssh.args(["-R", &format!("{free}:127.0.0.1:{port}")]);
         let _tunnel = Tunnel::spawn(ssh, device.path("cancelled"));
         wait_until("the port is there", || TcpStream::connect(("127.0.0.1", free)).is_ok());
+        // ssh asks for the port first.
+        wait_until("the client takes orders", || device.path("master").exists());
         let order = |order: &str| {
             let words = format!("{free}:127.0.0.1:{port}");
             let mut ssh = device.ssh_with(&["-O", order, "-o", &control, "-R", &words]);
