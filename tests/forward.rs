@@ -460,12 +460,14 @@ fn a_listening_port_can_be_given_back() {
     for (name, device) in both(ALL, "AllowTcpForwarding yes") {
         let control = format!("ControlPath={}", device.path("master").display());
         let free = free_port();
-        let mut ssh = device.ssh_with(&["-M", "-o", &control]);
+        let mut ssh = device.ssh_with(&["-M", "-o", &control, "-o", "LogLevel=DEBUG1"]);
         ssh.args(["-R", &format!("{free}:127.0.0.1:{port}")]);
-        let _tunnel = Tunnel::spawn(ssh, device.path("cancelled"));
-        wait_until("the port is there", || TcpStream::connect(("127.0.0.1", free)).is_ok());
-        // ssh asks for the port first.
-        wait_until("the client takes orders", || device.path("master").exists());
+        let tunnel = Tunnel::spawn(ssh, device.path("cancelled"));
+        // An order that comes before the client has read the answer ends the client.
+        wait_until("the client has its port", || {
+            fs::read_to_string(&tunnel.errors).unwrap().contains("remote forward success")
+        });
+        assert!(TcpStream::connect(("127.0.0.1", free)).is_ok(), "{name}");
         let order = |order: &str| {
             let words = format!("{free}:127.0.0.1:{port}");
             let mut ssh = device.ssh_with(&["-O", order, "-o", &control, "-R", &words]);
