@@ -183,6 +183,15 @@ pub fn unmap_code() {
     unsafe { libc::dl_iterate_phdr(Some(unmap_constant_segments), std::ptr::null_mut()) };
 }
 
+/// Gives the kernel back what the start has left free in the heap. glibc keeps it; musl does not.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) touches nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Called for the program first, and ends the iteration before its libraries.
 unsafe extern "C" fn unmap_constant_segments(
     info: *mut libc::dl_phdr_info,

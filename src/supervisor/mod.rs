@@ -229,6 +229,7 @@ impl Supervisor {
             if ssh_is_ready && !self.told_ready {
                 self.told_ready = true;
                 sys::unmap_code();
+                sys::trim_heap();
                 // Under systemd with Type=notify the unit is up when somebody can log in.
                 if let Err(error) = systemd::notify("READY=1") {
                     warn!(%error, "cannot tell the service manager that we are ready");
