@@ -137,11 +137,11 @@ fn handshakes_that_stop_do_not_hold_up_the_owner() {
 fn a_thousand_silent_connections_do_not_lock_the_owner_out() {
     let device = Device::start("", "");
     device.assert_reachable();
-    let (worker, before) = (device.worker(), status_kib(device.worker(), "VmRSS"));
+    let (worker, before) = (device.worker(), status_kib(device.worker(), "RssAnon"));
     let mut silent: Vec<_> = (0..1000).map(|_| connect(&device)).collect();
     assert_login_at_once(&device);
     assert!(descriptors(worker) < 100, "{} descriptors", descriptors(worker));
-    let growth = status_kib(worker, "VmRSS") - before;
+    let growth = status_kib(worker, "RssAnon").saturating_sub(before);
     assert!(growth < 8 << 10, "the worker grew by {growth} KiB");
     // The same while more and more come, and with those that say who they are.
     let more = std::thread::scope(|scope| {
@@ -213,7 +213,7 @@ fn connections_that_wait_for_their_greeting_are_closed_too() {
 fn what_is_not_ssh_is_sent_away() {
     let device = Device::start("", "");
     device.assert_reachable();
-    let (worker, before) = (device.worker(), status_kib(device.worker(), "VmRSS"));
+    let (worker, before) = (device.worker(), status_kib(device.worker(), "RssAnon"));
     let random = random_bytes(1 << 20, 8);
     let endless = [b'x'; 100_000];
     let no_line = [&b"SSH-2.0-"[..], &[b'y'; 100_000]].concat();
@@ -232,7 +232,7 @@ fn what_is_not_ssh_is_sent_away() {
     }
     assert_login_at_once(&device);
     assert_eq!(device.worker(), worker);
-    let growth = status_kib(worker, "VmRSS").saturating_sub(before);
+    let growth = status_kib(worker, "RssAnon").saturating_sub(before);
     assert!(growth < 4 << 10, "the worker grew by {growth} KiB");
 }
 
@@ -542,11 +542,11 @@ fn many_logins_leave_nothing_behind() {
     let worker = device.worker();
     wait_until("the worker is idle", || descendants(worker).is_empty());
     sleep(Duration::from_millis(300));
-    let (open, memory) = (descriptors(worker), status_kib(worker, "VmRSS"));
+    let (open, memory) = (descriptors(worker), status_kib(worker, "RssAnon"));
     several(15);
     wait_until("the worker is idle", || descendants(worker).is_empty());
     wait_until("all is closed", || descriptors(worker) <= open);
-    let growth = status_kib(worker, "VmRSS").saturating_sub(memory);
+    let growth = status_kib(worker, "RssAnon").saturating_sub(memory);
     assert!(growth < 2 << 10, "60 logins cost {growth} KiB");
     assert_eq!(device.worker(), worker);
 }

@@ -319,7 +319,8 @@ pub fn wait_at_most(limit: Duration, what: &str, condition: &mut dyn FnMut() -> 
     }
 }
 
-/// A kilobyte count of `/proc/PID/status`, such as `VmRSS`.
+/// A kilobyte count of `/proc/PID/status`, such as `RssAnon`: a process's own memory, without its code, which comes
+/// and goes (`sys::unmap_code`).
 pub fn status_kib(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
