@@ -3,7 +3,7 @@
 
     tests/qemu/run.py              the life of two boards, some power cuts and resets: for every run of the tests
     tests/qemu/run.py soak         thousands of power cuts and hundreds of resets, hours; --report FILE
-    tests/qemu/run.py life|pi|powercut|resets|measure [--states N] [--cycles N] [--updates N] [--boots N] [--seed N]
+    tests/qemu/run.py life|pi|pi3|powercut|resets|measure [--states N] [--cycles N] [--updates N] [--boots N] [--seed N]
 
 Needs the board's Myelin (scripts/cross.sh aarch64-unknown-linux-musl) and one for this machine (cargo build).
 """
@@ -44,7 +44,7 @@ class Tally:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", choices=[[], "life", "pi", "powercut", "resets", "measure", "soak"], default=[])
+    parser.add_argument("what", nargs="*", choices=[[], "life", "pi", "pi3", "powercut", "resets", "measure", "soak"], default=[])
     parser.add_argument("--states", type=int, help="power cuts: states that are judged (300; soak: 10000)")
     parser.add_argument("--updates", type=int, help="updates in the record that they are made of (1; soak: 4)")
     parser.add_argument("--boots", type=int, help="states that are started for real (3; soak: 40)")
@@ -63,7 +63,7 @@ def main():
 
     tally = Tally()
     if tally.case("image", firmware.prepare):
-        for name, life_of_one in (("life", life.Life), ("pi", pi.Life), ("pi", pi.Card)):
+        for name, life_of_one in (("life", life.Life), ("pi", pi.Life), ("pi3", pi.Card)):
             if name in what:
                 one = life_of_one()
                 with one.board:
