@@ -60,7 +60,8 @@ test-board: board
 soak: board
 	tests/qemu/run.py soak --report docs/soak.md
 
-fuzz: setup
+fuzz:
+	@scripts/setup.sh fuzz
 	scripts/fuzz.sh
 
 bench: setup

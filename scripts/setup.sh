@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what `make demo`, `make test` and `make bench` need from Debian's packages, and nothing that is
-# there already; with the word `board` also what images, the emulated board and cross builds need. Says what it
+# there already; with the word `board` also what images, the emulated board and cross builds need, with `fuzz` what
+# `make fuzz` needs. Says what it
 # installs.
 set -eu
 
@@ -56,7 +57,12 @@ e2fsck e2fsprogs
 pip3 python3-pip
 llvm-objdump llvm
 '
-[ "${1:-}" != board ] || needed="$needed$for_board"
+case ${1:-} in
+    board) needed="$needed$for_board" ;;
+    fuzz) needed="$needed
+c++ g++
+" ;;
+esac
 
 # The oldest Rust that builds this (Cargo.toml, rust-version).
 oldest_rust=89

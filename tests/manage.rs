@@ -156,6 +156,29 @@ fn a_key_that_left_the_configuration_ends_its_connections_at_the_reload() {
 }
 
 #[test]
+fn who_is_there_stays_when_nobody_could_log_in_any_more() {
+    let device = Device::start("", "");
+    let public = fs::read_to_string(device.path("key.pub")).unwrap();
+    let config = fs::read_to_string(device.config()).unwrap();
+    let added = device.path("state/ssh/authorized_keys");
+    fs::write(&added, &public).unwrap();
+    fs::write(device.config(), config.replace(public.trim(), "")).unwrap();
+    signal(device.worker(), "HUP");
+    device.wait_for_log("configuration read again");
+    let mut owner = stays(&device, &[]);
+    // As if /data were not mounted.
+    fs::rename(&added, device.path("elsewhere")).unwrap();
+    signal(device.worker(), "HUP");
+    wait_until("it is read again", || device.log().matches("configuration read again").count() == 2);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(owner.try_wait().unwrap().is_none(), "{}", device.log());
+    fs::rename(device.path("elsewhere"), &added).unwrap();
+    device.assert_reachable();
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+}
+
+#[test]
 fn connections_of_a_removed_key_can_stay() {
     let device = Device::start("revoke_ends_sessions = false", "");
     let (public, option) = second_key(&device);

@@ -17,15 +17,17 @@ use crate::tasks;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Ends them, if the configuration says so, and tells which. What is missing counts as removed only where `complete`:
-/// a file that cannot be read must not throw everybody out.
+/// a file that cannot be read must not throw everybody out, and neither must a folder that is gone: where nobody could
+/// log in any more, who is there stays.
 pub fn enforce(server: &Server, complete: bool) -> Vec<ConnectionId> {
     let settings = server.settings();
     if !settings.config.ssh.revoke_ends_sessions {
         return Vec::new();
     }
     let (list, users) = (KeyList::collect(&settings.config), Users::collect(&settings.config));
-    let complete =
-        complete && list.file_errors.iter().all(|error| matches!(error, FileError::RevokesNothing { .. }));
+    let complete = complete
+        && list.file_errors.iter().all(|error| matches!(error, FileError::RevokesNothing { .. }))
+        && !(list.keys.is_empty() && users.is_empty());
     let mut ended = Vec::new();
     for connection in server.connections() {
         let Some(login) = connection.login.get() else { continue };

@@ -285,7 +285,8 @@ impl Server {
 
     /// The connection ended without a login, and did this before.
     pub fn punish(&self, connection: &Connection, offence: Offence) {
-        if penalties::is_exempt(connection.peer.ip(), connection.local.ip()) {
+        let is_on = self.settings().config.ssh.per_source_penalties;
+        if !is_on || penalties::is_exempt(connection.peer.ip(), connection.local.ip()) {
             return;
         }
         let source = admission::Source::of(connection.peer.ip());
