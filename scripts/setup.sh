@@ -1,8 +1,7 @@
 #!/bin/sh
-# Installs what `make demo`, `make test` and `make bench` need from Debian's packages, and nothing that is
-# there already; with the word `board` also what images, the emulated board and cross builds need, with `fuzz` what
-# `make fuzz` needs. Says what it
-# installs.
+# Installs what `make demo`, `make test` and `make bench` need from Debian's packages, and nothing that is there
+# already; with the word `board` also what images, the emulated board and cross builds need, with `fuzz` what
+# `make fuzz` needs. Says what it installs.
 set -eu
 
 # A command or file that shows whether it is there, and the package that brings it.

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::transfer::{python, succeeded};
+use common::transfer::{PARAMIKO, python, succeeded};
 use common::{Device, banner, new_folder, pipe_into, text, wait_until};
 
 #[test]
@@ -33,12 +33,6 @@ fn a_random_name_is_new_for_each_connection() {
 fn a_client_of_small_packets_is_refused() {
     let device = Device::start("min_remote_packet_size = 8192", "");
     let program = r#"
-import paramiko, sys
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", int(sys.argv[1]), "root", allow_agent=False, look_for_keys=False,
-               pkey=paramiko.Ed25519Key.from_private_key_file(sys.argv[2]))
-transport = client.get_transport()
 try:
     transport.open_session(max_packet_size=4096)
     raise SystemExit("it was opened")
@@ -48,7 +42,7 @@ channel = transport.open_session(max_packet_size=8192)
 channel.exec_command("exit 5")
 assert channel.recv_exit_status() == 5
 "#;
-    succeeded(&python(&device, "paramiko", program), "paramiko");
+    succeeded(&python(&device, "paramiko", &format!("{PARAMIKO}{program}")), "paramiko");
 }
 
 /// What `ss` says of the daemon's end of the one connection to its port.
@@ -202,12 +196,6 @@ fn a_program_that_hangs_delays_no_login_and_is_ended() {
 fn an_exchange_of_keys_that_stalls_ends_the_connection() {
     let device = Device::start("rekey_timeout = \"5s\"", "");
     let program = r#"
-import paramiko, sys, time
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", int(sys.argv[1]), "root", allow_agent=False, look_for_keys=False,
-               pkey=paramiko.Ed25519Key.from_private_key_file(sys.argv[2]))
-transport = client.get_transport()
 channel = transport.open_session()
 channel.exec_command("exec sleep 782")
 # It begins one and takes no answer, but goes on to send what means nothing.
@@ -227,7 +215,7 @@ while transport.is_active() and time.time() - began < 100:
     time.sleep(0.3)
 assert time.time() - began < 100, "it stays"
 "#;
-    succeeded(&python(&device, "paramiko", program), "paramiko");
+    succeeded(&python(&device, "paramiko", &format!("{PARAMIKO}{program}")), "paramiko");
     device.wait_for_log("did not end within rekey_timeout");
     wait_until("its program is gone", || !common::is_running("sleep 782"));
 }

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use common::transfer::{REFERENCE, both, described, new_tree, python, succeeded};
+use common::transfer::{REFERENCE, both, described, for_putty, new_tree, python, succeeded};
 use common::{Device, descendants, pipe_into, random_bytes, text, wait_until};
 
 #[test]
@@ -155,19 +155,7 @@ asyncio.run(main())
 #[test]
 fn psftp_transfers_files() {
     for (name, device) in both() {
-        let key = device.path("key.ppk");
-        let made = Command::new("puttygen")
-            .env("HOME", device.folder.path())
-            .arg(device.path("key"))
-            .args(["-O", "private", "-o"])
-            .arg(&key)
-            .output();
-        succeeded(&made.expect("puttygen is installed (apt install putty-tools)"), "puttygen");
-        let scan = Command::new("ssh-keygen")
-            .arg("-lf")
-            .arg(device.path("state/ssh/ssh_host_ed25519_key.pub"))
-            .output();
-        let fingerprint = text(&scan.unwrap().stdout).split_whitespace().nth(1).unwrap().to_owned();
+        let (key, fingerprint) = for_putty(&device);
         let big = random_bytes(4 << 20, 5);
         fs::write(device.path("local"), &big).unwrap();
         let folder = device.folder.path().display();

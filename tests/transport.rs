@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use common::transfer::{python, succeeded};
+use common::transfer::{for_putty, python, succeeded};
 use common::{Device, banner, free_port, is_running, pipe_into, text, wait_until};
 
 /// OpenSSH's daemon with the key and the host key of a device, to know that a test is right.
@@ -111,17 +111,7 @@ fn who_wants_compression_gets_none_and_works() {
 fn plink_runs_commands() {
     let device = Device::start("", "");
     let reference = Reference::start(&device);
-    let key = device.path("key.ppk");
-    let made = Command::new("puttygen")
-        .env("HOME", device.folder.path())
-        .arg(device.path("key"))
-        .args(["-O", "private", "-o"])
-        .arg(&key)
-        .output();
-    succeeded(&made.expect("puttygen is installed (apt install putty-tools)"), "puttygen");
-    let listed =
-        Command::new("ssh-keygen").arg("-lf").arg(device.path("state/ssh/ssh_host_ed25519_key.pub")).output();
-    let fingerprint = text(&listed.unwrap().stdout).split_whitespace().nth(1).unwrap().to_owned();
+    let (key, fingerprint) = for_putty(&device);
     for (name, port) in [("ours", device.port), ("OpenSSH's", reference.port)] {
         let mut plink = Command::new("plink");
         plink.env("HOME", device.folder.path());

@@ -4,33 +4,35 @@
 //! logged in: sessions run in tasks of their own.
 
 mod authentication;
+mod sessions;
 mod steps;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use russh::keys::{Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, Session as RusshSession, VerifiedPublicKey,
 };
-use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, Pty, Sig};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty, Sig};
 use thiserror::Error;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use self::authentication::{Authorized, Entrance, Offer, Shown, ShownKey};
+use self::sessions::{Prepared, Slot, answer};
 use super::authorized_keys::Options;
 use super::channel::flow::Flow;
 use super::channel::pty::Terminal;
-use super::channel::{Controls, Job, Session, environment};
+use super::channel::{Job, environment};
 use super::connection::admission::Progress;
-use super::connection::{Connection, InUse, Login, Proof, Service};
+use super::connection::{Connection, Login, Proof, Service};
 use super::display;
 use super::forward::{Asked, Forwards, Target};
 use super::server::{Server, Settings};
 use super::subsystem::{self, Subsystem};
-use crate::config::{self, ChannelTimeout, Method};
+use crate::config::Method;
 use crate::tasks;
 
 /// Why a connection ended. Plain, so that an attacker's connection costs no backtrace.
@@ -61,22 +63,6 @@ pub struct Handler {
     forwards: Forwards,
 }
 
-/// An open session channel.
-enum Slot {
-    /// Nothing runs yet; requests prepare it.
-    Prepared(Box<Prepared>),
-    /// Its controls last as long as it does.
-    Running(Weak<Controls>),
-}
-
-struct Prepared {
-    in_use: InUse,
-    writer: ChannelWriteHalf<Msg>,
-    flow: Arc<Flow>,
-    environment: environment::Requested,
-    terminal: Option<Terminal>,
-}
-
 impl Handler {
     pub fn new(server: Arc<Server>, connection: Arc<Connection>, settings: Arc<Settings>) -> Self {
         let entrance = Entrance::new("", settings.config.ssh.possible_methods());
@@ -97,99 +83,6 @@ impl Handler {
             forwards,
         }
     }
-
-    /// The command of the client's key, told what the client asked for; else what `asked` makes of the
-    /// configuration, if the key is for programs at all.
-    fn program(
-        &mut self,
-        id: ChannelId,
-        original: Option<&[u8]>,
-        asked: impl FnOnce(&config::Ssh) -> Option<Job>,
-    ) -> Option<Job> {
-        let settings = Arc::clone(&self.settings);
-        let Some(command) = self.options.command().map(|command| command.as_bytes().to_vec()) else {
-            return asked(&settings.config.ssh).filter(|_| self.options.allow_programs());
-        };
-        if command == config::INTERNAL_SFTP.as_bytes() {
-            let added = subsystem::command::added(&settings.config);
-            return Subsystem::find("sftp", &settings.config.ssh, &added, Service::Ssh).map(Job::Subsystem);
-        }
-        self.prepared(id)?.environment.original_command = original.map(<[u8]>::to_vec);
-        Job::exec(&settings.config.ssh, &command)
-    }
-
-    /// Starts `job` on a channel that has nothing running yet. `kind` is what sshd_config(5), ChannelTimeout, calls it.
-    fn start(
-        &mut self,
-        id: ChannelId,
-        job: Option<Job>,
-        kind: &str,
-        command: Option<&[u8]>,
-        session: &mut RusshSession,
-    ) -> Result<(), Error> {
-        let job = job.filter(|job| job.is_probe() == self.is_probe);
-        let (Some(job), Some(Slot::Prepared(prepared))) = (job, self.channels.get(&id)) else {
-            return Ok(session.channel_failure(id)?);
-        };
-        let ssh = &self.settings.config.ssh;
-        if ssh.log_commands {
-            let command = command.map(display::command);
-            info!(peer = %self.connection.peer, kind, command, "ssh.session.open");
-        }
-        if let Some(limit) = ChannelTimeout::find(&ssh.channel_timeout, kind) {
-            tasks::spawn(Flow::end_when_idle(Arc::downgrade(&prepared.flow), limit));
-        }
-        let controls = Arc::new(Controls::new(prepared.terminal.is_some()));
-        let running = Slot::Running(Arc::downgrade(&controls));
-        let Some(Slot::Prepared(prepared)) = self.channels.insert(id, running) else {
-            return Ok(session.channel_failure(id)?);
-        };
-        self.server.add_job(&controls);
-        let Prepared { in_use, writer, flow, environment, terminal } = *prepared;
-        let job = Session {
-            connection: Arc::clone(&self.connection),
-            settings: Arc::clone(&self.settings),
-            writer: Arc::new(writer),
-            handle: session.handle(),
-            flow,
-            environment,
-            terminal,
-            controls: Arc::clone(&controls),
-        }
-        .prepare(job);
-        session.channel_success(id)?;
-        self.set_class();
-        self.connection.spawn(async move {
-            job.await;
-            drop((controls, in_use));
-        });
-        Ok(())
-    }
-
-    /// Packets are those of somebody who types as long as one of the channels has a terminal.
-    fn set_class(&self) {
-        let types = |slot: &Slot| match slot {
-            Slot::Running(controls) => controls.upgrade().is_some_and(|controls| controls.is_interactive),
-            Slot::Prepared(_) => false,
-        };
-        self.connection.set_class(&self.settings.config.ssh, self.channels.values().any(types));
-    }
-
-    fn prepared(&mut self, id: ChannelId) -> Option<&mut Prepared> {
-        match self.channels.get_mut(&id) {
-            Some(Slot::Prepared(prepared)) => Some(prepared),
-            _ => None,
-        }
-    }
-}
-
-fn answer(session: &mut RusshSession, id: ChannelId, yes: bool) -> Result<(), Error> {
-    if yes {
-        session.channel_success(id)?
-    } else {
-        session.channel_failure(id)?
-    }
-    Ok(())
 }
 
 impl russh::server::Handler for Handler {

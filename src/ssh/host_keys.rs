@@ -4,6 +4,7 @@
 //! full, no folder at all) there is a key afterwards, in runtime_dir or in memory, and a warning that says
 //! what to mend. Never deletes a key: a damaged one is moved aside.
 
+mod certificate;
 pub(super) mod key_file;
 
 use std::fmt;
@@ -11,12 +12,11 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Certificate, HashAlg, PrivateKey};
 use zeroize::Zeroizing;
 
 use self::key_file::{KeyFileError, encode, encode_public, kind_of};
-use super::authorized_keys::{Expiry, read_regular};
+use super::authorized_keys::read_regular;
 use crate::config::{Config, HostKeyType};
 use crate::files;
 
@@ -109,7 +109,7 @@ fn load_with(config: &Config, nerves: &Path) -> HostKeys {
     own.into_iter().for_each(|key| found.add(key));
     make_missing(config, &mut found);
     for path in &config.ssh.host_certificate {
-        match read_certificate(path, &found.keys) {
+        match certificate::read(path, &found.keys) {
             Ok(certificate) => found.certificates.push(certificate),
             Err(reason) => {
                 found.warnings.push(format!("{}: host certificate not used: {reason}", path.display()));
@@ -117,25 +117,6 @@ fn load_with(config: &Config, nerves: &Path) -> HostKeys {
         }
     }
     found
-}
-
-/// A certificate that clients can make use of. With another they would refuse a key that they know.
-fn read_certificate(path: &Path, keys: &[PrivateKey]) -> Result<Certificate, String> {
-    let bytes = files::read_limited(path, MAX_FILE).map_err(|error| error.to_string())?;
-    let certificate = Certificate::from_openssh(&String::from_utf8_lossy(&bytes))
-        .map_err(|_| "there is no certificate in the file")?;
-    if certificate.cert_type() != CertType::Host {
-        return Err("it is for a user: make it with ssh-keygen -s CA -h".into());
-    }
-    if !keys.iter().any(|key| key.public_key().key_data() == certificate.public_key()) {
-        return Err(
-            "it is for none of the host keys: sign the .pub file of one that `myelin status` shows".into()
-        );
-    }
-    if Expiry::at(certificate.valid_before()).is_over() {
-        return Err("it has expired: make a new one, then reload".into());
-    }
-    Ok(certificate)
 }
 
 fn make_missing(config: &Config, found: &mut HostKeys) {

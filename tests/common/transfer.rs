@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::{Device, random_bytes, text};
@@ -53,6 +53,31 @@ pub fn described(folder: &Path) -> String {
     let output = Command::new("sh").args(["-c", script]).env("LC_ALL", "C").current_dir(folder).output();
     text(&output.unwrap().stdout)
 }
+
+/// The client's key for PuTTY's programs, and the fingerprint of the host key, which they want to be told.
+pub fn for_putty(device: &Device) -> (PathBuf, String) {
+    let key = device.path("key.ppk");
+    let made = Command::new("puttygen")
+        .env("HOME", device.folder.path())
+        .arg(device.path("key"))
+        .args(["-O", "private", "-o"])
+        .arg(&key)
+        .output();
+    succeeded(&made.expect("puttygen is installed (apt install putty-tools)"), "puttygen");
+    let public = device.path("state/ssh/ssh_host_ed25519_key.pub");
+    let listed = Command::new("ssh-keygen").arg("-lf").arg(public).output();
+    (key, text(&listed.unwrap().stdout).split_whitespace().nth(1).unwrap().to_owned())
+}
+
+/// The beginning of programs for `python` that log in with paramiko: what follows has a `transport`.
+pub const PARAMIKO: &str = r#"
+import paramiko, sys, time
+client = paramiko.SSHClient()
+client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+client.connect("127.0.0.1", int(sys.argv[1]), "root", allow_agent=False, look_for_keys=False,
+               pkey=paramiko.Ed25519Key.from_private_key_file(sys.argv[2]))
+transport = client.get_transport()
+"#;
 
 /// Runs a Python program with Debian's interpreter, which has Debian's packages.
 pub fn python(device: &Device, module: &str, program: &str) -> Output {
