@@ -289,12 +289,10 @@ fn max_sessions_holds_and_the_others_live() {
         device.ssh_with(&["-o", &control]).arg(command).stdin(Stdio::piped()).spawn().unwrap()
     };
     let mut others: Vec<_> = (0..2).map(|n| session(&format!("sleep 8.0{n}"))).collect();
+    // Each by its own name: a shell that has not become its `sleep` yet would be counted twice.
     wait_until("both run", || {
-        children(&device)
-            .iter()
-            .filter(|line| line.starts_with("sleep 8.0") || line.contains("-c sleep 8.0"))
-            .count()
-            >= 2
+        let running = children(&device);
+        ["sleep 8.00", "sleep 8.01"].iter().all(|name| running.iter().any(|line| line.contains(name)))
     });
     let third = device.ssh_with(&["-o", &control, "-o", "ControlMaster=no"]).arg("true").output().unwrap();
     // The client then opens a connection of its own, which may.
