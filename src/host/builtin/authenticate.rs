@@ -1,23 +1,24 @@
 //! Logs in: keys, then questions of the server, then a password, as long as the server offers them.
 
 use russh::client::{AuthResult, KeyboardInteractiveAuthResponse as Response, Prompt};
-use russh::keys::agent::AgentIdentity;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 use russh::{MethodKind, MethodSet};
 use zeroize::Zeroizing;
 
-use super::identities::{self, Agent, Identity};
+use super::identities::{self, Agent, AgentKey, Identity};
 use super::secrets::{Secrets, read_first_line};
 use super::settings::{Hop, Method, Settings};
 use super::signer::{SignError, Signer};
 use super::talk::Talk;
 use super::terminal::Secret;
+use super::waits::{Over, Waits};
 use crate::client::Handle;
 use crate::host::remote::Trouble;
 use crate::host::status::printable;
 
 /// One login on one connection.
 pub struct Login<'a> {
+    pub waits: &'a Waits,
     pub session: &'a mut Handle,
     pub hop: &'a Hop,
     pub settings: &'a Settings,
@@ -37,8 +38,20 @@ enum Attempt {
     Nothing,
 }
 
-/// Why there can be no more attempts.
+/// There can be no more attempts: the connection is gone, or the time is over.
 struct Gone;
+
+impl From<Over> for Gone {
+    fn from(_: Over) -> Self {
+        Self
+    }
+}
+
+impl From<russh::Error> for Gone {
+    fn from(_: russh::Error) -> Self {
+        Self
+    }
+}
 
 /// Rounds of a server that always wants one thing more, and questions of one that always has another.
 const MAX_ROUNDS: usize = 32;
@@ -47,8 +60,8 @@ const MAX_PROMPTS: usize = 16;
 
 impl Login<'_> {
     /// `said_why` is asked when the connection is gone: whether the server has said why it ended it.
-    pub async fn run(mut self, said_why: impl Fn() -> bool) -> Result<(), Trouble> {
-        let outcome = self.attempts().await;
+    pub fn run(mut self, said_why: impl Fn() -> bool) -> Result<(), Trouble> {
+        let outcome = self.attempts();
         outcome.map_err(|Gone| {
             if said_why() {
                 return Trouble::Authentication;
@@ -59,14 +72,14 @@ impl Login<'_> {
         })?
     }
 
-    async fn attempts(&mut self) -> Result<Result<(), Trouble>, Gone> {
-        let none = self.session.authenticate_none(self.hop.user.clone()).await.map_err(|_| Gone)?;
+    fn attempts(&mut self) -> Result<Result<(), Trouble>, Gone> {
+        let none = self.waits.on(self.session.authenticate_none(self.hop.user.clone()))??;
         let mut offered = match self.attempt_of(none)? {
             Attempt::Success => return Ok(Ok(())),
             Attempt::Partial(methods) | Attempt::Refused(methods) => methods,
             Attempt::Nothing => MethodSet::empty(),
         };
-        let mut agent = identities::agent(self.settings, self.session, self.talk).await;
+        let mut agent = identities::agent(self.settings, self.session, self.waits, self.talk);
         let mut keys: Option<std::vec::IntoIter<Identity>> = None;
         let mut methods = self.settings.methods.clone();
         for _ in 0..MAX_ROUNDS {
@@ -76,15 +89,20 @@ impl Login<'_> {
             let attempt = match method {
                 Method::PublicKey => {
                     if keys.is_none() {
-                        let all =
-                            identities::collect(self.settings, agent.as_mut(), self.secrets, self.talk).await;
+                        let all = identities::collect(
+                            self.settings,
+                            agent.as_mut(),
+                            self.secrets,
+                            self.waits,
+                            self.talk,
+                        );
                         keys = Some(all.into_iter());
                     }
                     // Those that are left: a server may want two keys.
-                    self.keys(keys.as_mut().into_iter().flatten(), agent.as_mut()).await?
+                    self.keys(keys.as_mut().into_iter().flatten(), agent.as_mut())?
                 }
-                Method::KeyboardInteractive => self.questions().await?,
-                Method::Password => self.passwords().await?,
+                Method::KeyboardInteractive => self.questions()?,
+                Method::Password => self.passwords()?,
             };
             match attempt {
                 Attempt::Success => return Ok(Ok(())),
@@ -113,7 +131,7 @@ impl Login<'_> {
         }
     }
 
-    async fn keys(
+    fn keys(
         &mut self,
         keys: impl Iterator<Item = Identity>,
         mut agent: Option<&mut Agent>,
@@ -121,19 +139,14 @@ impl Login<'_> {
         let mut last = Attempt::Nothing;
         for identity in keys {
             let attempt = match (&identity, &mut agent) {
-                (Identity::Agent(key), Some(agent)) => self.agent_key(key, agent).await?,
+                (Identity::Agent(AgentKey { key, comment }), Some(agent)) => {
+                    self.key(key.clone(), &printable(comment), Signer::Agent(agent))?
+                }
                 (Identity::Agent(_), None) => Attempt::Nothing,
                 (Identity::File(file), _) => {
                     let (settings, secrets, talk) = (self.settings, self.secrets, self.talk);
-                    let public = match &file.public {
-                        Some(public) => public.clone(),
-                        None => match file.unlock(settings, secrets, talk) {
-                            Some(key) => key.public_key().clone(),
-                            None => continue,
-                        },
-                    };
                     let name = file.path().display().to_string();
-                    self.key(public, &name, Signer::File { file, settings, secrets, talk }).await?
+                    self.key(file.public.clone(), &name, Signer::File { file, settings, secrets, talk })?
                 }
             };
             match attempt {
@@ -144,35 +157,11 @@ impl Login<'_> {
         Ok(last)
     }
 
-    async fn agent_key(&mut self, identity: &AgentIdentity, agent: &mut Agent) -> Result<Attempt, Gone> {
-        match identity {
-            AgentIdentity::PublicKey { key, comment } => {
-                self.key(key.clone(), &printable(comment), Signer::Agent(agent)).await
-            }
-            AgentIdentity::Certificate { certificate, comment } => {
-                let Some(hash) = self.hash(certificate.algorithm()).await? else {
-                    return Ok(Attempt::Nothing);
-                };
-                let user = self.hop.user.clone();
-                let mut signer = Signer::Agent(agent);
-                let result = self
-                    .session
-                    .authenticate_certificate_with(user, certificate.clone(), hash, &mut signer)
-                    .await;
-                self.signed(result, &printable(comment))
-            }
-        }
-    }
-
     /// russh asks first whether the server takes the key: nobody types a passphrase for one that it does not take.
-    async fn key(&mut self, key: PublicKey, name: &str, mut signer: Signer<'_>) -> Result<Attempt, Gone> {
-        let Some(hash) = self.hash(key.algorithm()).await? else { return Ok(Attempt::Nothing) };
+    fn key(&mut self, key: PublicKey, name: &str, mut signer: Signer<'_>) -> Result<Attempt, Gone> {
+        let Some(hash) = self.hash(key.algorithm())? else { return Ok(Attempt::Nothing) };
         let user = self.hop.user.clone();
-        let result = self.session.authenticate_publickey_with(user, key, hash, &mut signer).await;
-        self.signed(result, name)
-    }
-
-    fn signed(&self, result: Result<AuthResult, SignError>, name: &str) -> Result<Attempt, Gone> {
+        let result = self.waits.on(self.session.authenticate_publickey_with(user, key, hash, &mut signer))?;
         match result {
             Ok(result) => self.attempt_of(result),
             Err(SignError::Gone) => Err(Gone),
@@ -185,11 +174,11 @@ impl Login<'_> {
     }
 
     /// The hash that a key signs with; `None` if the server wants one that is broken.
-    async fn hash(&self, algorithm: Algorithm) -> Result<Option<Option<HashAlg>>, Gone> {
+    fn hash(&self, algorithm: Algorithm) -> Result<Option<Option<HashAlg>>, Gone> {
         if !algorithm.is_rsa() {
             return Ok(Some(None));
         }
-        Ok(match self.session.best_supported_rsa_hash().await.map_err(|_| Gone)? {
+        Ok(match self.waits.on(self.session.best_supported_rsa_hash())?? {
             // It says nothing about it: one that knows neither would be older than 2016.
             None => Some(Some(HashAlg::Sha256)),
             Some(Some(hash)) => Some(Some(hash)),
@@ -213,7 +202,7 @@ impl Login<'_> {
         !self.distrusted
     }
 
-    async fn passwords(&mut self) -> Result<Attempt, Gone> {
+    fn passwords(&mut self) -> Result<Attempt, Gone> {
         if !self.may_send_passwords() {
             return Ok(Attempt::Nothing);
         }
@@ -223,8 +212,7 @@ impl Login<'_> {
         for _ in 0..self.settings.password_prompts {
             let Some(password) = known.take().or_else(|| self.talk.ask(&question, true)) else { break };
             let user = self.hop.user.clone();
-            let result =
-                self.session.authenticate_password(user, password.as_str()).await.map_err(|_| Gone)?;
+            let result = self.waits.on(self.session.authenticate_password(user, password.as_str()))??;
             match self.attempt_of(result)? {
                 Attempt::Refused(methods) => {
                     let again = methods.contains(&MethodKind::Password);
@@ -244,7 +232,7 @@ impl Login<'_> {
     }
 
     /// keyboard-interactive. A known password answers a single hidden question, which is what most servers ask.
-    async fn questions(&mut self) -> Result<Attempt, Gone> {
+    fn questions(&mut self) -> Result<Attempt, Gone> {
         if !self.may_send_passwords() {
             return Ok(Attempt::Nothing);
         }
@@ -254,7 +242,7 @@ impl Login<'_> {
             if known.is_none() && !self.talk.may_ask() {
                 break;
             }
-            match self.round(&mut known).await? {
+            match self.round(&mut known)? {
                 Attempt::Refused(methods) => last = Attempt::Refused(methods),
                 Attempt::Nothing => break,
                 right => return Ok(right),
@@ -267,13 +255,10 @@ impl Login<'_> {
     }
 
     /// All questions of one try.
-    async fn round(&mut self, known: &mut Option<Secret>) -> Result<Attempt, Gone> {
+    fn round(&mut self, known: &mut Option<Secret>) -> Result<Attempt, Gone> {
         let user = self.hop.user.clone();
-        let mut response = self
-            .session
-            .authenticate_keyboard_interactive_start(user, None::<String>)
-            .await
-            .map_err(|_| Gone)?;
+        let start = self.session.authenticate_keyboard_interactive_start(user, None::<String>);
+        let mut response = self.waits.on(start)??;
         let mut answered: Option<Secret> = None;
         for _ in 0..MAX_ROUNDS {
             let (name, instructions, prompts) = match response {
@@ -305,8 +290,7 @@ impl Login<'_> {
                 answers.push(answer.as_str().to_owned());
                 answered = is_password.then_some(answer);
             }
-            response =
-                self.session.authenticate_keyboard_interactive_respond(answers).await.map_err(|_| Gone)?;
+            response = self.waits.on(self.session.authenticate_keyboard_interactive_respond(answers))??;
         }
         Ok(Attempt::Nothing)
     }

@@ -1,7 +1,6 @@
 //! Makes the connection: TCP to the first machine of the route, each further one through the one before it.
 
 use std::borrow::Cow;
-use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -10,16 +9,15 @@ use russh::client::Config;
 use russh::keys::Algorithm;
 use russh::{Disconnect, Preferred, SshId};
 use tokio::net::TcpStream;
-use tokio::time::{sleep_until, timeout};
 
 use super::authenticate::Login;
 use super::host_key::{HostKeyCheck, Verdict};
 use super::secrets::Secrets;
 use super::settings::{Hop, Settings};
 use super::talk::Talk;
+use super::waits::{Over, Waits};
 use crate::client::{self, Handle, Stream};
 use crate::host::remote::Trouble;
-use crate::tasks::aside;
 
 /// A login on the device. The connections to the machines on the way live as long.
 pub struct Connection {
@@ -36,36 +34,39 @@ pub struct Patience {
     pub alive_count: usize,
 }
 
+/// What is shared by all machines of a route.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    pub settings: &'a Settings,
+    pub patience: Patience,
+    pub secrets: &'a Secrets,
+    pub waits: &'a Waits,
+    pub talk: &'a Talk,
+}
+
 impl Connection {
-    pub async fn open(
-        settings: &Settings,
-        patience: Patience,
-        secrets: &Secrets,
-        talk: &Talk,
-    ) -> Result<Self, Trouble> {
+    pub fn open(way: Way<'_>) -> Result<Self, Trouble> {
+        let Way { settings, secrets, waits, talk, .. } = way;
         let mut hops: Vec<Handle> = Vec::new();
         for hop in &settings.route {
-            talk.set_connect_until(Instant::now() + patience.connect);
             let verdict = Verdict::default();
-            let connect = handshake(hop, hops.last(), settings, patience, talk, &verdict);
-            let mut session = in_time(connect, hop, talk).await?;
+            let mut session = handshake(hop, hops.last(), way, &verdict)?;
             let distrusted = verdict.findings().distrusted;
-            let login = Login { session: &mut session, hop, settings, secrets, talk, distrusted };
-            login.run(|| verdict.findings().said_why).await?;
+            let login = Login { waits, session: &mut session, hop, settings, secrets, talk, distrusted };
+            login.run(|| verdict.findings().said_why)?;
             hops.push(session);
         }
         let session = hops.pop().ok_or(Trouble::Connect)?;
         Ok(Self { session, hops })
     }
 
-    /// Says good-bye, from the device back to the first machine.
-    pub async fn close(self) {
+    /// Says good-bye, from the device back to the first machine. A server that takes none is left without one.
+    pub fn close(self, waits: &Waits) {
         for session in [self.session].into_iter().chain(self.hops.into_iter().rev()) {
-            let goodbye = session.disconnect(Disconnect::ByApplication, "", "").await;
-            if goodbye.is_ok() {
-                // A server that takes no good-bye is left without one.
-                let _ = timeout(GOODBYE, session).await;
-            }
+            let _ = waits.at_most(GOODBYE, async {
+                let _ = session.disconnect(Disconnect::ByApplication, "", "").await;
+                session.await
+            });
         }
     }
 
@@ -75,86 +76,71 @@ impl Connection {
     }
 }
 
-/// Gives up when the time is over, but not while somebody is asked whether the key is right.
-async fn in_time(
-    connect: impl Future<Output = Result<Handle, Trouble>>,
-    hop: &Hop,
-    talk: &Talk,
-) -> Result<Handle, Trouble> {
-    tokio::pin!(connect);
-    loop {
-        let until = talk.connect_until().unwrap_or_else(Instant::now);
-        tokio::select! {
-            biased;
-            result = &mut connect => return result,
-            () = sleep_until(until.into()) => {}
-        }
-        if talk.connect_until().is_none_or(|until| Instant::now() >= until) {
-            talk.error(&format!("connect to host {} port {}: Connection timed out", hop.host, hop.port));
-            return Err(Trouble::Connect);
-        }
-    }
-}
-
-async fn handshake(
-    hop: &Hop,
-    before: Option<&Handle>,
-    settings: &Settings,
-    patience: Patience,
-    talk: &Talk,
-    verdict: &Verdict,
-) -> Result<Handle, Trouble> {
+fn handshake(hop: &Hop, before: Option<&Handle>, way: Way<'_>, verdict: &Verdict) -> Result<Handle, Trouble> {
+    let Way { settings, patience, waits, talk, .. } = way;
+    let until = Instant::now() + patience.connect;
+    talk.set_connect_until(until);
+    let (host, port) = (&hop.host, hop.port);
+    let no_connection = |why: &str| {
+        talk.error(&format!("connect to host {host} port {port}: {why}"));
+        Trouble::Connect
+    };
     let (stream, address): (Box<dyn Stream>, String) = match before {
         None => {
-            let stream = reach(hop, patience.connect).await.map_err(|error| {
-                talk.error(&format!("connect to host {} port {}: {}", hop.host, hop.port, describe(&error)));
-                Trouble::Connect
-            })?;
-            let address = stream.peer_addr().map_or_else(|_| hop.host.clone(), |peer| peer.ip().to_string());
+            let stream =
+                reach(hop, patience.connect, waits).map_err(|error| no_connection(&describe(&error)))?;
+            let address = stream.peer_addr().map_or_else(|_| host.clone(), |peer| peer.ip().to_string());
             (Box::new(stream), address)
         }
         Some(before) => {
-            let port = u32::from(hop.port);
-            let channel = before.channel_open_direct_tcpip(hop.host.clone(), port, "127.0.0.1", 0).await;
-            let channel = channel.map_err(|error| {
-                talk.error(&format!(
-                    "connect to host {} port {} through the jump host: {error}",
-                    hop.host, hop.port
-                ));
-                Trouble::Connect
-            })?;
-            (Box::new(channel.into_stream()), hop.host.clone())
+            let channel = before.channel_open_direct_tcpip(host.clone(), port.into(), "127.0.0.1", 0);
+            match waits.at_most(patience.connect, channel) {
+                Ok(Ok(channel)) => (Box::new(channel.into_stream()), host.clone()),
+                Ok(Err(error)) => return Err(no_connection(&format!("not through the jump host: {error}"))),
+                Err(Over) => return Err(no_connection(TIMED_OUT)),
+            }
         }
     };
     let check = HostKeyCheck::new(hop, address, settings, talk, verdict);
     let config = config(patience, &check.known_types());
-    client::connect(config, stream, Box::new(check)).await.map_err(|error| {
+    let mut connecting = Box::pin(client::connect(config, stream, Box::new(check)));
+    let result = loop {
+        let until = talk.connect_until().unwrap_or(until);
+        match waits.at_most(until.saturating_duration_since(Instant::now()), &mut connecting) {
+            Ok(result) => break result,
+            // Somebody was asked meanwhile, and has had all the time that it took.
+            Err(Over)
+                if !waits.is_over() && talk.connect_until().is_some_and(|until| Instant::now() < until) => {}
+            Err(Over) => return Err(no_connection(TIMED_OUT)),
+        }
+    };
+    result.map_err(|error| {
         if verdict.findings().refused {
             return Trouble::Authentication;
         }
-        talk.error(&format!("Connection to {} port {} failed: {error}", hop.host, hop.port));
+        talk.error(&format!("Connection to {host} port {port} failed: {error}"));
         Trouble::Connect
     })
 }
 
+const TIMED_OUT: &str = "Connection timed out";
+
 /// TCP to the first address that answers.
-async fn reach(hop: &Hop, each: Duration) -> io::Result<TcpStream> {
-    let (host, port) = (hop.host.clone(), hop.port);
-    let look_up =
-        aside(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>));
-    let addresses = look_up.await.map_err(io::Error::other)??;
+fn reach(hop: &Hop, limit: Duration, waits: &Waits) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = (hop.host.as_str(), hop.port).to_socket_addrs()?.collect();
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    // The whole has its own limit; one address that is silent must not use it up.
-    let each = each / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    // One address that is silent must not use up the time of all.
+    let each = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     for address in addresses {
-        match timeout(each, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
+        match std::net::TcpStream::connect_timeout(&address, each) {
+            Ok(stream) => {
+                stream.set_nonblocking(true)?;
                 // Small packets of the login, and the last of the file, do not wait for more.
                 let _ = stream.set_nodelay(true);
-                return Ok(stream);
+                let _of_the_runtime = waits.enter();
+                return TcpStream::from_std(stream);
             }
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
+            Err(error) => last = error,
         }
     }
     Err(last)
@@ -163,7 +149,7 @@ async fn reach(hop: &Hop, each: Duration) -> io::Result<TcpStream> {
 /// Without the number that std puts behind it.
 fn describe(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::TimedOut => "Connection timed out".into(),
+        io::ErrorKind::TimedOut => TIMED_OUT.into(),
         io::ErrorKind::NotFound => "the name has no address".into(),
         _ => {
             let text = error.to_string();
@@ -203,8 +189,9 @@ fn preferred(known_types: &[String]) -> Preferred {
         let name = if matches!(key, Algorithm::Rsa { .. }) { "ssh-rsa" } else { key.as_str() };
         known_types.iter().any(|known| known == name)
     };
-    keys.sort_by_key(|key| !is_known(key));
-    preferred.key = keys.into();
+    let (mut first, rest): (Vec<_>, Vec<_>) = keys.into_iter().partition(is_known);
+    first.extend(rest);
+    preferred.key = first.into();
     preferred
 }
 

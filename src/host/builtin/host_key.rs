@@ -44,7 +44,6 @@ pub struct HostKeyCheck {
     strict: Strict,
     /// Where a new host is written to.
     file: Option<PathBuf>,
-    hash: bool,
     talk: Talk,
     verdict: Verdict,
     /// Where it was found.
@@ -59,7 +58,6 @@ impl HostKeyCheck {
             known: KnownHosts::read(files, |text| talk.warning(text)),
             strict: settings.strict,
             file: settings.known_hosts.first().cloned(),
-            hash: settings.hash_known_hosts,
             talk: talk.clone(),
             verdict: verdict.clone(),
             address,
@@ -218,7 +216,7 @@ impl HostKeyCheck {
 
     fn add(&self, host: &str, key: &PublicKey) -> bool {
         let Some(file) = &self.file else { return true };
-        match self.known.add(file, host, key, self.hash) {
+        match self.known.add(file, host, key) {
             Ok(()) => self.talk.warning(&format!(
                 "Warning: Permanently added '{host}' ({}) to the list of known hosts.",
                 kind(key)

@@ -9,12 +9,12 @@ use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::{PrivateKey, PublicKey, decode_secret_key};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
 
+use super::locked;
 use super::secrets::{Secrets, read_first_line, read_secret};
 use super::settings::Settings;
 use super::talk::Talk;
-use super::terminal::Secret;
+use super::waits::Waits;
 use crate::client::Handle;
 
 pub type Agent = AgentClient<UnixStream>;
@@ -22,22 +22,27 @@ pub type Agent = AgentClient<UnixStream>;
 /// A key that may be tried.
 pub enum Identity {
     /// The agent has it and signs.
-    Agent(Box<AgentIdentity>),
+    Agent(AgentKey),
     File(KeyFile),
+}
+
+/// A key that an agent has.
+pub struct AgentKey {
+    pub key: PublicKey,
+    pub comment: String,
 }
 
 /// A private key in a file.
 pub struct KeyFile {
     path: PathBuf,
-    /// Known without the passphrase, in most formats.
-    pub public: Option<PublicKey>,
+    pub public: PublicKey,
     state: State,
 }
 
 enum State {
     Open(Arc<PrivateKey>),
     /// It takes a passphrase, which nobody is asked for before the server wants this key.
-    Locked(Secret),
+    Locked(Box<PrivateKey>),
     /// Only the public half is there: for the agent.
     Public,
 }
@@ -50,7 +55,7 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 const TRIES: usize = 3;
 
 /// Connects to the agent, if there is one.
-pub async fn agent(settings: &Settings, session: &Handle, talk: &Talk) -> Option<Agent> {
+pub fn agent(settings: &Settings, session: &Handle, waits: &Waits, talk: &Talk) -> Option<Agent> {
     let path = settings.agent.as_ref()?;
     let connect = async {
         let mut agent = AgentClient::connect(UnixStream::connect(path).await?);
@@ -60,25 +65,20 @@ pub async fn agent(settings: &Settings, session: &Handle, talk: &Talk) -> Option
         }
         Ok::<_, std::io::Error>(agent)
     };
-    match timeout(AGENT_PATIENCE, connect).await {
-        Ok(Ok(agent)) => Some(agent),
-        Ok(Err(error)) => {
-            talk.warning(&format!("Warning: the agent at {} does not answer: {error}", path.display()));
-            None
-        }
-        Err(_) => {
-            talk.warning(&format!("Warning: the agent at {} does not answer", path.display()));
-            None
-        }
+    if let Ok(Ok(agent)) = waits.at_most(AGENT_PATIENCE, connect) {
+        return Some(agent);
     }
+    talk.warning(&format!("Warning: the agent at {} does not answer", path.display()));
+    None
 }
 
 /// All keys in the order in which they are tried: those of files that the agent has, the other ones of the agent,
 /// those that are only in files.
-pub async fn collect(
+pub fn collect(
     settings: &Settings,
     agent: Option<&mut Agent>,
     secrets: &Secrets,
+    waits: &Waits,
     talk: &Talk,
 ) -> Vec<Identity> {
     let mut files: Vec<KeyFile> = settings
@@ -87,8 +87,8 @@ pub async fn collect(
         .filter_map(|path| KeyFile::load(path, settings.identities_named, secrets, talk))
         .collect();
     let mut rest = match agent {
-        Some(agent) => match timeout(AGENT_PATIENCE, agent.request_identities()).await {
-            Ok(Ok(identities)) => identities,
+        Some(agent) => match waits.at_most(AGENT_PATIENCE, agent.request_identities()) {
+            Ok(Ok(identities)) => identities.into_iter().filter_map(plain).collect(),
             _ => {
                 talk.warning("Warning: the agent does not tell its keys");
                 Vec::new()
@@ -98,38 +98,42 @@ pub async fn collect(
     };
     let mut identities = Vec::new();
     files.retain(|file| {
-        let Some(place) = rest.iter().position(|identity| is_key(identity, file.public.as_ref())) else {
+        let Some(place) = rest.iter().position(|identity| is_key(identity, &file.public)) else {
             return !matches!(file.state, State::Public);
         };
-        identities.push(Identity::Agent(Box::new(rest.remove(place))));
+        identities.push(Identity::Agent(rest.remove(place)));
         false
     });
     if !settings.identities_only {
-        identities.extend(rest.into_iter().map(Box::new).map(Identity::Agent));
+        identities.extend(rest.into_iter().map(Identity::Agent));
     }
     identities.extend(files.into_iter().map(Identity::File));
     identities
 }
 
-fn is_key(identity: &AgentIdentity, key: Option<&PublicKey>) -> bool {
-    match (identity, key) {
-        (AgentIdentity::PublicKey { key: agents, .. }, Some(key)) => agents.key_data() == key.key_data(),
-        _ => false,
+/// Certificates are passed over; their keys are there as well.
+fn plain(identity: AgentIdentity) -> Option<AgentKey> {
+    match identity {
+        AgentIdentity::PublicKey { key, comment } => Some(AgentKey { key, comment }),
+        AgentIdentity::Certificate { .. } => None,
     }
+}
+
+fn is_key(identity: &AgentKey, key: &PublicKey) -> bool {
+    identity.key.key_data() == key.key_data()
 }
 
 impl KeyFile {
     fn load(path: &Path, named: bool, secrets: &Secrets, talk: &Talk) -> Option<Self> {
-        let of = |public: Option<PublicKey>, state| Some(Self { path: path.to_owned(), public, state });
+        let of = |public: PublicKey, state| Some(Self { path: path.to_owned(), public, state });
         if let Some(key) = secrets.key(path) {
-            return of(Some(key.public_key().clone()), State::Open(key));
+            return of(key.public_key().clone(), State::Open(key));
         }
         let metadata = match path.metadata() {
             Ok(metadata) => metadata,
             Err(error) => {
                 // The agent may have a key whose public half alone is here.
-                let public = public_beside(path);
-                if public.is_some() {
+                if let Some(public) = public_beside(path) {
                     return of(public, State::Public);
                 }
                 if named {
@@ -149,7 +153,7 @@ impl KeyFile {
             }
         };
         if let Ok(public) = PublicKey::from_openssh(text.trim()) {
-            return of(Some(public), State::Public);
+            return of(public, State::Public);
         }
         let own = metadata.uid() == nix::unistd::getuid().as_raw();
         if own && metadata.mode() & 0o077 != 0 {
@@ -160,17 +164,20 @@ impl KeyFile {
             ));
             return None;
         }
-        // Only this format shows its public half, and that it is locked.
-        if let Ok(key) = PrivateKey::from_openssh(text.as_bytes()) {
+        if let Some(key) = locked::read(&text) {
             let public = key.public_key().clone();
-            let state = if key.is_encrypted() { State::Locked(text) } else { State::Open(Arc::new(key)) };
-            return of(Some(public), state);
+            if key.is_encrypted() && !locked::is_unlockable(&key) {
+                return old(path, talk);
+            }
+            let state =
+                if key.is_encrypted() { State::Locked(Box::new(key)) } else { State::Open(Arc::new(key)) };
+            return of(public, state);
         }
         if text.contains("ENCRYPTED") {
-            return of(public_beside(path), State::Locked(text));
+            return old(path, talk);
         }
         match decode_secret_key(&text, None) {
-            Ok(key) => of(Some(key.public_key().clone()), State::Open(Arc::new(key))),
+            Ok(key) => of(key.public_key().clone(), State::Open(Arc::new(key))),
             Err(_) => {
                 talk.warning(&format!("Warning: {} is no private key in a known format", path.display()));
                 None
@@ -184,18 +191,14 @@ impl KeyFile {
 
     /// The private key; asks for its passphrase. `None` if nobody knows it.
     pub fn unlock(&self, settings: &Settings, secrets: &Secrets, talk: &Talk) -> Option<Arc<PrivateKey>> {
-        let text = match &self.state {
+        let key = match &self.state {
             State::Open(key) => return Some(Arc::clone(key)),
             State::Public => return None,
-            State::Locked(text) => text,
+            State::Locked(key) => key,
         };
-        // Asked for before, when its public half was not known yet.
-        if let Some(key) = secrets.key(&self.path) {
-            return Some(key);
-        }
         let name = self.path.display();
-        let open = |passphrase: &Secret| {
-            let key = Arc::new(decode_secret_key(text, Some(passphrase)).ok()?);
+        let open = |passphrase: &str| {
+            let key = Arc::new(locked::unlock(key, passphrase)?);
             secrets.keep_key(&self.path, &key);
             Some(key)
         };
@@ -222,6 +225,16 @@ impl KeyFile {
         talk.error(&format!("No passphrase was right: key '{name}' is not used"));
         None
     }
+}
+
+/// A key that is locked in a way that is not read here.
+fn old(path: &Path, talk: &Talk) -> Option<KeyFile> {
+    let name = path.display();
+    talk.error(&format!(
+        "Key '{name}' is locked in an old format, which the built-in client does not read: ssh-keygen -p -f '{name}' \
+         writes it anew, or give it to ssh-agent."
+    ));
+    None
 }
 
 /// `FILE.pub`, as ssh-keygen writes it.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use hmac::{Hmac, KeyInit, Mac};
-use russh::keys::{PublicKey, PublicKeyBase64};
+use russh::keys::PublicKey;
 use sha1::Sha1;
 
 use crate::files::read_limited;
@@ -42,6 +42,18 @@ pub enum Knowledge {
     Revoked(Place),
 }
 
+impl Knowledge {
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::OtherType(_) => 1,
+            Self::Changed(_) => 2,
+            Self::Known => 3,
+            Self::Revoked(_) => 4,
+        }
+    }
+}
+
 impl KnownHosts {
     /// Reads the files that are there. `complain` hears of those that cannot be read.
     pub fn read<'a>(paths: impl Iterator<Item = &'a PathBuf>, mut complain: impl FnMut(&str)) -> Self {
@@ -60,37 +72,44 @@ impl KnownHosts {
 
     /// What the files say about `key` at `host`, a name as [`name`] makes it.
     pub fn look_up(&self, host: &str, key: &PublicKey) -> Knowledge {
-        let (kind, key) = (key.algorithm().to_string(), key.public_key_base64());
+        let Some((kind, key)) = words(key) else { return Knowledge::Unknown };
         let mut found = Knowledge::Unknown;
-        for (place, line) in self.lines_of(host) {
+        self.each_line_of(host, &mut |place, line| {
             let same = line.key == key;
-            match (line.marker, found) {
-                (Some("@revoked"), _) if same => return Knowledge::Revoked(place),
-                (Some(_), before) => found = before,
-                (None, _) if same => found = Knowledge::Known,
-                (None, Knowledge::Unknown | Knowledge::OtherType(_)) if line.kind == kind => {
-                    found = Knowledge::Changed(place);
-                }
-                (None, Knowledge::Unknown) => found = Knowledge::OtherType(place),
-                (None, before) => found = before,
+            let weight = match line.marker {
+                Some("@revoked") if same => Knowledge::Revoked(place),
+                Some(_) => return,
+                None if same => Knowledge::Known,
+                None if line.kind == kind => Knowledge::Changed(place),
+                None => Knowledge::OtherType(place),
+            };
+            // The first line of the weightiest kind.
+            if weight.rank() > found.rank() {
+                found = weight;
             }
-        }
+        });
         found
     }
 
     /// The types of the keys that a host is known by.
     pub fn types(&self, host: &str) -> Vec<String> {
-        let lines = self.lines_of(host).filter(|(_, line)| line.marker.is_none());
-        lines.map(|(_, line)| line.kind.to_owned()).collect()
+        let mut types = Vec::new();
+        self.each_line_of(host, &mut |_, line| {
+            if line.marker.is_none() {
+                types.push(line.kind.to_owned());
+            }
+        });
+        types
     }
 
-    fn lines_of<'a>(&'a self, host: &'a str) -> impl Iterator<Item = (Place, Line<'a>)> {
-        self.0.iter().flat_map(move |(path, text)| {
-            (1..).zip(text.lines()).filter_map(move |(number, line)| {
-                let line = Line::parse(line).filter(|line| is_among(host, line.hosts))?;
-                Some((Place { file: path.clone(), line: number }, line))
-            })
-        })
+    fn each_line_of(&self, host: &str, then: &mut dyn FnMut(Place, Line<'_>)) {
+        for (path, text) in &self.0 {
+            for (number, line) in (1..).zip(text.lines()) {
+                if let Some(line) = Line::parse(line).filter(|line| is_among(host, line.hosts)) {
+                    then(Place { file: path.clone(), line: number }, line);
+                }
+            }
+        }
     }
 
     /// Whether a line that is added to this file begins a line.
@@ -101,19 +120,26 @@ impl KnownHosts {
 
     /// Adds a host. The line is one write at the end of the file: others may write there too, and the file may be a
     /// link to another place, so it is not replaced.
-    pub fn add(&self, path: &Path, host: &str, key: &PublicKey, hashed: bool) -> io::Result<()> {
+    pub fn add(&self, path: &Path, host: &str, key: &PublicKey) -> io::Result<()> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
-        let host = if hashed { hash(host)? } else { host.to_owned() };
         let begin = if self.ends_with_newline(path) { "" } else { "\n" };
-        let line = format!("{begin}{host} {} {}\n", key.algorithm(), key.public_key_base64());
+        let (kind, key) = words(key).ok_or(io::ErrorKind::InvalidData)?;
+        let line = format!("{begin}{host} {kind} {key}\n");
         let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         file.write_all(line.as_bytes())?;
         // Not every place has what is to be synced, such as /dev/null; the line is written in any case.
         let _ = file.sync_data();
         Ok(())
     }
+}
+
+/// The type of a key and its bytes in base64.
+fn words(key: &PublicKey) -> Option<(String, String)> {
+    let text = key.to_openssh().ok()?;
+    let mut words = text.split(' ').map(str::to_owned);
+    Some((words.next()?, words.next()?))
 }
 
 /// What a host is called in the files.
@@ -185,23 +211,11 @@ fn glob(mut text: &[u8], mut pattern: &[u8]) -> bool {
 
 /// Marks a name that is not to be read: HMAC-SHA1 of it, with a salt for a key.
 const HASHED: &str = "|1|";
-const SALT: usize = 20;
 
 fn has_hash(host: &str, salt_and_hash: &str) -> Option<bool> {
     let (salt, hash) = salt_and_hash.split_once('|')?;
     let (salt, hash) = (BASE64.decode(salt.as_bytes()).ok()?, BASE64.decode(hash.as_bytes()).ok()?);
-    Some(hash_of(host, &salt)?.verify_slice(&hash).is_ok())
-}
-
-fn hash_of(host: &str, salt: &[u8]) -> Option<Hmac<Sha1>> {
-    Some(Hmac::<Sha1>::new_from_slice(salt).ok()?.chain_update(host))
-}
-
-fn hash(host: &str) -> io::Result<String> {
-    let mut salt = [0; SALT];
-    getrandom::fill(&mut salt).map_err(io::Error::other)?;
-    let hash = hash_of(host, &salt).ok_or(io::ErrorKind::InvalidInput)?.finalize().into_bytes();
-    Ok(format!("{HASHED}{}|{}", BASE64.encode(&salt), BASE64.encode(&hash)))
+    Some(Hmac::<Sha1>::new_from_slice(&salt).ok()?.chain_update(host).verify_slice(&hash).is_ok())
 }
 
 #[cfg(test)]
@@ -294,11 +308,11 @@ mod tests {
     }
 
     #[test]
-    fn a_hashed_name_is_found_and_not_read() {
-        let hashed = hash("[dev]:2222").unwrap();
-        assert!(!hashed.contains("dev"));
-        assert!(is_among("[dev]:2222", &hashed));
-        assert!(!is_among("dev", &hashed));
+    fn a_hashed_name_is_found() {
+        // ssh-keygen -H wrote it.
+        let hashed = "|1|CzDYGKqO2NBDycegdS7f+MF3Uto=|AJONuY4AmUqaOxK1NBHVXjUcmwk=";
+        assert!(is_among("[dev]:2222", hashed));
+        assert!(!is_among("dev", hashed));
     }
 
     #[test]
@@ -306,14 +320,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/known_hosts");
         let read = || KnownHosts::read([path.clone()].iter(), |text| panic!("{text}"));
-        read().add(&path, "one", &key(ONE), false).unwrap();
+        read().add(&path, "one", &key(ONE)).unwrap();
         std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"# no end").unwrap();
-        read().add(&path, &name("Two", 2222), &key(TWO), false).unwrap();
+        read().add(&path, &name("Two", 2222), &key(TWO)).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("one ssh-ed25519 {ONE}\n# no end\n[two]:2222 ssh-ed25519 {TWO}\n"));
-        read().add(&path, "three", &key(TWO), true).unwrap();
-        assert_eq!(read().look_up("three", &key(TWO)), Knowledge::Known);
-        assert!(!std::fs::read_to_string(&path).unwrap().contains("three"));
         let mode = |path: &Path| {
             use std::os::unix::fs::PermissionsExt;
             std::fs::metadata(path).unwrap().permissions().mode() & 0o777

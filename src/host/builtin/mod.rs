@@ -8,25 +8,27 @@ mod connect;
 mod host_key;
 mod identities;
 mod known_hosts;
+mod locked;
 mod secrets;
 mod settings;
 mod signer;
 mod subsystem;
 mod talk;
 mod terminal;
+mod waits;
 
 use std::io;
 use std::time::Duration;
 
 pub use settings::SettingsError;
-use tokio::time::timeout_at;
 
-use self::connect::{Connection, Patience};
+use self::connect::{Connection, Patience, Way};
 use self::secrets::Secrets;
 use self::settings::Settings;
 use self::talk::Talk;
+use self::waits::Waits;
 use super::options::SshOptions;
-use super::remote::{Call, End, Ended, Input, Output, Remote, Trouble};
+use super::remote::{Call, End, Ended, Remote, Trouble};
 use super::target::Target;
 
 /// The way to one device.
@@ -43,25 +45,6 @@ impl Builtin {
     pub fn new(options: &SshOptions, target: &Target, address: Option<&str>) -> Result<Self, SettingsError> {
         Ok(Self { settings: Settings::new(options, target, address)?, secrets: Secrets::default() })
     }
-
-    async fn call(
-        &self,
-        name: &str,
-        input: Option<Input<'_>>,
-        output: Output,
-        patience: Patience,
-        talk: &Talk,
-    ) -> io::Result<(End, u64)> {
-        match Connection::open(&self.settings, patience, &self.secrets, talk).await {
-            Ok(connection) => {
-                let host = self.settings.device().map(|hop| hop.host.clone()).unwrap_or_default();
-                let ended = subsystem::run(&connection, name, input, output, &host, talk).await;
-                connection.close().await;
-                ended
-            }
-            Err(trouble) => Ok((End::Without(Some(trouble)), 0)),
-        }
-    }
 }
 
 impl Remote for Builtin {
@@ -69,25 +52,25 @@ impl Remote for Builtin {
         let settings = &self.settings;
         // Nobody sits there for minutes to answer questions; what was answered once is known.
         let talk = Talk::new(call.message, !settings.quiet, !settings.batch && !call.quick);
+        let waits = Waits::new(call.deadline)?;
         let patience = Patience {
             connect: settings.connect_timeout,
             alive_interval: settings.alive_interval,
             alive_count: settings.alive_count,
         };
         let patience = if call.quick { QUICK } else { patience };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (end, sent) = runtime.block_on(async {
-            let connection = self.call(call.subsystem, call.input, call.output, patience, &talk);
-            match call.deadline {
-                None => connection.await,
-                Some(deadline) => match timeout_at(deadline.into(), connection).await {
-                    Ok(ended) => ended,
-                    Err(_) => Ok((End::Without(Some(Trouble::Lost)), 0)),
-                },
+        let way = Way { settings, patience, secrets: &self.secrets, waits: &waits, talk: &talk };
+        let (end, sent) = match Connection::open(way) {
+            Ok(connection) => {
+                let host = settings.route.last().map_or("", |hop| &hop.host);
+                let running =
+                    subsystem::run(&connection, call.subsystem, call.input, call.output, host, &talk);
+                let ended = waits.on(running).unwrap_or(Ok((End::Without(Some(Trouble::Lost)), 0)));
+                connection.close(&waits);
+                ended?
             }
-        })?;
-        // A name may still be looked up by a thread; nobody waits for it.
-        runtime.shutdown_background();
+            Err(trouble) => (End::Without(Some(trouble)), 0),
+        };
         Ok(Ended { end, messages: talk.messages(), sent })
     }
 

@@ -4,8 +4,8 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -29,7 +29,6 @@ pub struct Settings {
     /// The first is the one that is written to.
     pub known_hosts: Vec<PathBuf>,
     pub global_known_hosts: Vec<PathBuf>,
-    pub hash_known_hosts: bool,
     pub strict: Strict,
     /// Nobody is asked for anything.
     pub batch: bool,
@@ -89,7 +88,6 @@ const OPTIONS: &[&str] = &[
     "BatchMode",
     "ConnectTimeout",
     "GlobalKnownHostsFile",
-    "HashKnownHosts",
     "HostKeyAlias",
     "HostName",
     "IdentitiesOnly",
@@ -113,6 +111,10 @@ const OPTIONS: &[&str] = &[
 
 /// Who logs in when nobody is named: firmware is root's.
 const DEFAULT_USER: &str = "root";
+/// A day.
+const MAX_SECONDS: u64 = 24 * 3600;
+/// So often nothing is tried.
+const MAX_COUNT: u64 = 1000;
 /// More machines on the way than anybody has.
 const MAX_JUMPS: usize = 16;
 
@@ -128,52 +130,54 @@ impl Settings {
         let given = Given::parse(&options.option)?;
         let home = home();
         let path = |value: &str| expand(value, &home);
-        let paths = |name: &str, default: &[&str]| match given.text(name) {
-            Some("none") => Vec::new(),
-            Some(value) => value.split_whitespace().map(path).collect(),
-            None => default.iter().map(|value| path(value)).collect(),
+        let paths = |name: &str, default: &'static str| {
+            let value = given.text(name).unwrap_or(default);
+            value.split_whitespace().filter(|value| *value != "none").map(path).collect::<Vec<_>>()
         };
         let mut identities: Vec<PathBuf> = options.identity.clone();
-        identities.extend(given.all("IdentityFile").filter(|value| *value != "none").map(path));
-        let identities_named = !identities.is_empty() || given.text("IdentityFile").is_some();
+        let mut identities_named = !identities.is_empty();
+        for (_, value) in given.0.iter().filter(|(name, _)| *name == "IdentityFile") {
+            identities_named = true;
+            identities.extend(Some(value.as_str()).filter(|value| *value != "none").map(path));
+        }
         if !identities_named {
             identities = DEFAULT_IDENTITIES.iter().map(|value| path(value)).collect();
         }
+        let seconds = |name: &str, least: u64, default: u64| {
+            given
+                .number(name, least..=MAX_SECONDS)
+                .map(|number| Duration::from_secs(number.unwrap_or(default)))
+        };
+        let count = |name: &str, default: usize| {
+            given.number(name, 1..=MAX_COUNT).map(|number| number.map_or(default, |number| number as usize))
+        };
         let quiet =
             given.text("LogLevel").is_some_and(|level| is_one_of(level, &["quiet", "fatal", "error"]));
         Ok(Self {
             route: route(options, &given, target, address)?,
-            connect_timeout: Duration::from_secs(given.number("ConnectTimeout", 1)?.unwrap_or(10)),
-            alive_interval: Duration::from_secs(given.number("ServerAliveInterval", 0)?.unwrap_or(15)),
-            alive_count: given.number("ServerAliveCountMax", 1)?.unwrap_or(40),
+            connect_timeout: seconds("ConnectTimeout", 1, 10)?,
+            alive_interval: seconds("ServerAliveInterval", 0, 15)?,
+            alive_count: count("ServerAliveCountMax", 40)?,
             identities,
             identities_named,
             identities_only: given.flag("IdentitiesOnly", false)?,
             agent: agent(given.text("IdentityAgent")).map(|value| path(&value)),
-            known_hosts: paths("UserKnownHostsFile", &["~/.ssh/known_hosts", "~/.ssh/known_hosts2"]),
+            known_hosts: paths("UserKnownHostsFile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"),
             global_known_hosts: paths(
                 "GlobalKnownHostsFile",
-                &["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"],
+                "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2",
             ),
-            hash_known_hosts: given.flag("HashKnownHosts", false)?,
-            strict: given
-                .parsed("StrictHostKeyChecking", "yes, ask, accept-new or no")?
-                .unwrap_or(Strict::Ask),
+            strict: strict(&given)?,
             batch: given.flag("BatchMode", false)?,
             quiet,
             methods: methods(&given)?,
-            password_prompts: given.number("NumberOfPasswordPrompts", 1)?.unwrap_or(3),
+            password_prompts: count("NumberOfPasswordPrompts", 3)?,
             password_file: options.password_file.clone(),
             passphrase_file: options
                 .passphrase_file
                 .clone()
                 .or_else(|| given.text("IdentityPassphraseFile").map(path)),
         })
-    }
-
-    /// The device itself.
-    pub fn device(&self) -> Option<&Hop> {
-        self.route.last()
     }
 }
 
@@ -186,7 +190,7 @@ fn route(
     target: &Target,
     address: Option<&str>,
 ) -> Result<Vec<Hop>, SettingsError> {
-    let port = given.number("Port", 1)?;
+    let port = given.number("Port", 1..=u64::from(u16::MAX))?.and_then(|port| u16::try_from(port).ok());
     let name = given.text("HostName").map(|name| name.replace("%h", &target.host).replace("%%", "%"));
     let alias = given.text("HostKeyAlias").map(str::to_owned);
     let device = Hop {
@@ -276,30 +280,16 @@ impl Given {
         Ok(Self(given))
     }
 
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value.as_str())
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    fn text<'a>(&'a self, name: &'a str) -> Option<&'a str> {
-        self.all(name).next()
-    }
-
-    fn parsed<T: FromStr>(&self, name: &str, expected: &'static str) -> Result<Option<T>, SettingsError> {
+    /// A whole number of this range.
+    fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, SettingsError> {
         let Some(value) = self.text(name) else { return Ok(None) };
-        value.parse().map(Some).map_err(|_| bad(name, value, expected))
-    }
-
-    fn number<T: FromStr + PartialOrd + From<u8>>(
-        &self,
-        name: &str,
-        least: u8,
-    ) -> Result<Option<T>, SettingsError> {
-        let number: Option<T> = self.parsed(name, "a whole number")?;
-        match number {
-            Some(number) if number < least.into() => {
-                Err(bad(name, self.text(name).unwrap_or_default(), "the number is too small"))
-            }
-            number => Ok(number),
+        match value.parse() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(bad(name, value, "this is no whole number, or none that makes sense")),
         }
     }
 
@@ -321,17 +311,15 @@ fn is_one_of(value: &str, words: &[&str]) -> bool {
     words.iter().any(|word| word.eq_ignore_ascii_case(value))
 }
 
-impl FromStr for Strict {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            _ if is_one_of(text, &["yes", "true"]) => Ok(Self::Yes),
-            _ if is_one_of(text, &["no", "false", "off"]) => Ok(Self::No),
-            _ if is_one_of(text, &["ask"]) => Ok(Self::Ask),
-            _ if is_one_of(text, &["accept-new"]) => Ok(Self::AcceptNew),
-            _ => Err(()),
-        }
+fn strict(given: &Given) -> Result<Strict, SettingsError> {
+    const NAME: &str = "StrictHostKeyChecking";
+    match given.text(NAME) {
+        None => Ok(Strict::Ask),
+        Some(value) if is_one_of(value, &["yes", "true"]) => Ok(Strict::Yes),
+        Some(value) if is_one_of(value, &["no", "false", "off"]) => Ok(Strict::No),
+        Some(value) if is_one_of(value, &["ask"]) => Ok(Strict::Ask),
+        Some(value) if is_one_of(value, &["accept-new"]) => Ok(Strict::AcceptNew),
+        Some(value) => Err(bad(NAME, value, "yes, ask, accept-new or no")),
     }
 }
 
