@@ -5,7 +5,8 @@ use russh::keys::{Algorithm, HashAlg, PublicKey};
 use russh::{MethodKind, MethodSet};
 use zeroize::Zeroizing;
 
-use super::identities::{self, Agent, AgentKey, Identity};
+use super::agent::Agent;
+use super::identities::{self, Identity};
 use super::secrets::{Secrets, read_first_line};
 use super::settings::{Hop, Method, Settings};
 use super::signer::{SignError, Signer};
@@ -28,12 +29,29 @@ pub struct Login<'a> {
     pub distrusted: bool,
 }
 
+/// The methods that a server goes on with, as bits.
+#[derive(Clone, Copy)]
+struct Offered(u8);
+
+impl Offered {
+    fn has(self, kind: MethodKind) -> bool {
+        self.0 & 1 << kind as u8 != 0
+    }
+}
+
+impl From<MethodSet> for Offered {
+    fn from(methods: MethodSet) -> Self {
+        Self(methods.iter().fold(0, |bits, kind| bits | 1 << *kind as u8))
+    }
+}
+
 /// What came of one attempt.
+#[derive(Clone, Copy)]
 enum Attempt {
     Success,
     /// It was right, and is not enough.
-    Partial(MethodSet),
-    Refused(MethodSet),
+    Partial(Offered),
+    Refused(Offered),
     /// Nothing was sent.
     Nothing,
 }
@@ -67,7 +85,7 @@ impl Login<'_> {
                 return Trouble::Authentication;
             }
             let Hop { host, port, .. } = self.hop;
-            self.talk.error(&format!("Connection closed by {host} port {port} during the login"));
+            self.talk.error(format_args!("Connection closed by {host} port {port} during the login"));
             Trouble::Connect
         })?
     }
@@ -77,29 +95,25 @@ impl Login<'_> {
         let mut offered = match self.attempt_of(none)? {
             Attempt::Success => return Ok(Ok(())),
             Attempt::Partial(methods) | Attempt::Refused(methods) => methods,
-            Attempt::Nothing => MethodSet::empty(),
+            Attempt::Nothing => Offered(0),
         };
-        let mut agent = identities::agent(self.settings, self.session, self.waits, self.talk);
-        let mut keys: Option<std::vec::IntoIter<Identity>> = None;
+        let mut agent = identities::agent(self.settings, self.session, self.talk);
+        let mut keys: Option<Vec<Identity>> = None;
         let mut methods = self.settings.methods.clone();
         for _ in 0..MAX_ROUNDS {
-            let Some(method) = methods.iter().copied().find(|method| offered.contains(&kind(*method))) else {
+            let Some(method) = methods.iter().copied().find(|method| offered.has(kind(*method))) else {
                 break;
             };
             let attempt = match method {
                 Method::PublicKey => {
-                    if keys.is_none() {
-                        let all = identities::collect(
-                            self.settings,
-                            agent.as_mut(),
-                            self.secrets,
-                            self.waits,
-                            self.talk,
-                        );
-                        keys = Some(all.into_iter());
-                    }
                     // Those that are left: a server may want two keys.
-                    self.keys(keys.as_mut().into_iter().flatten(), agent.as_mut())?
+                    let keys = keys.get_or_insert_with(|| {
+                        let mut keys =
+                            identities::collect(self.settings, agent.as_mut(), self.secrets, self.talk);
+                        keys.reverse();
+                        keys
+                    });
+                    self.keys(keys, agent.as_mut())?
                 }
                 Method::KeyboardInteractive => self.questions()?,
                 Method::Password => self.passwords()?,
@@ -110,8 +124,9 @@ impl Login<'_> {
                 Attempt::Refused(_) | Attempt::Nothing => methods.retain(|other| *other != method),
             }
         }
-        let offered = offered.iter().map(<&str>::from).collect::<Vec<_>>().join(",");
-        self.talk.error(&format!("{}: Permission denied ({offered}).", self.account()));
+        let names: Vec<&str> = KINDS.iter().filter(|kind| offered.has(**kind)).map(<&str>::from).collect();
+        let offered = names.join(",");
+        self.talk.error(format_args!("{}: Permission denied ({offered}).", self.account()));
         Ok(Err(Trouble::Authentication))
     }
 
@@ -125,22 +140,19 @@ impl Login<'_> {
             AuthResult::Success => Ok(Attempt::Success),
             AuthResult::Failure { .. } if self.session.is_closed() => Err(Gone),
             AuthResult::Failure { remaining_methods, partial_success: true } => {
-                Ok(Attempt::Partial(remaining_methods))
+                Ok(Attempt::Partial(remaining_methods.into()))
             }
-            AuthResult::Failure { remaining_methods, .. } => Ok(Attempt::Refused(remaining_methods)),
+            AuthResult::Failure { remaining_methods, .. } => Ok(Attempt::Refused(remaining_methods.into())),
         }
     }
 
-    fn keys(
-        &mut self,
-        keys: impl Iterator<Item = Identity>,
-        mut agent: Option<&mut Agent>,
-    ) -> Result<Attempt, Gone> {
+    /// Takes the keys from the end.
+    fn keys(&mut self, keys: &mut Vec<Identity>, mut agent: Option<&mut Agent>) -> Result<Attempt, Gone> {
         let mut last = Attempt::Nothing;
-        for identity in keys {
+        while let Some(identity) = keys.pop() {
             let attempt = match (&identity, &mut agent) {
-                (Identity::Agent(AgentKey { key, comment }), Some(agent)) => {
-                    self.key(key.clone(), &printable(comment), Signer::Agent(agent))?
+                (Identity::Agent(key), Some(agent)) => {
+                    self.key(key.key.clone(), &key.comment, Signer::Agent { agent, key })?
                 }
                 (Identity::Agent(_), None) => Attempt::Nothing,
                 (Identity::File(file), _) => {
@@ -167,7 +179,7 @@ impl Login<'_> {
             Err(SignError::Gone) => Err(Gone),
             Err(SignError::Locked) => Ok(Attempt::Nothing),
             Err(error) => {
-                self.talk.error(&format!("sign_and_send_pubkey: signing failed for '{name}': {error}"));
+                self.talk.error(format_args!("sign_and_send_pubkey: signing failed for '{name}': {error}"));
                 Ok(Attempt::Nothing)
             }
         }
@@ -192,12 +204,14 @@ impl Login<'_> {
             return Some(password);
         }
         let file = self.settings.password_file.as_ref()?;
-        read_first_line(file).map_err(|error| self.talk.error(&error.to_string())).ok()
+        read_first_line(file).map_err(|error| self.talk.error(format_args!("{error}"))).ok()
     }
 
     fn may_send_passwords(&self) -> bool {
         if self.distrusted {
-            self.talk.error("Password authentication is disabled to avoid man-in-the-middle attacks.");
+            self.talk.error(format_args!(
+                "Password authentication is disabled to avoid man-in-the-middle attacks."
+            ));
         }
         !self.distrusted
     }
@@ -215,12 +229,12 @@ impl Login<'_> {
             let result = self.waits.on(self.session.authenticate_password(user, password.as_str()))??;
             match self.attempt_of(result)? {
                 Attempt::Refused(methods) => {
-                    let again = methods.contains(&MethodKind::Password);
+                    let again = methods.has(MethodKind::Password);
                     last = Attempt::Refused(methods);
                     if !again || self.settings.password_file.is_some() {
                         break;
                     }
-                    self.talk.error("Permission denied, please try again.");
+                    self.talk.error(format_args!("Permission denied, please try again."));
                 }
                 right => {
                     self.secrets.keep_password(&self.account(), password);
@@ -299,6 +313,15 @@ impl Login<'_> {
         Zeroizing::new(format!("({}) {}", self.account(), printable(&prompt.prompt)))
     }
 }
+
+/// Every method that has a name, in the order of servers.
+const KINDS: &[MethodKind] = &[
+    MethodKind::PublicKey,
+    MethodKind::Password,
+    MethodKind::KeyboardInteractive,
+    MethodKind::HostBased,
+    MethodKind::GssapiWithMic,
+];
 
 fn kind(method: Method) -> MethodKind {
     match method {

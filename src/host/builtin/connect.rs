@@ -82,7 +82,7 @@ fn handshake(hop: &Hop, before: Option<&Handle>, way: Way<'_>, verdict: &Verdict
     talk.set_connect_until(until);
     let (host, port) = (&hop.host, hop.port);
     let no_connection = |why: &str| {
-        talk.error(&format!("connect to host {host} port {port}: {why}"));
+        talk.error(format_args!("connect to host {host} port {port}: {why}"));
         Trouble::Connect
     };
     let (stream, address): (Box<dyn Stream>, String) = match before {
@@ -118,7 +118,7 @@ fn handshake(hop: &Hop, before: Option<&Handle>, way: Way<'_>, verdict: &Verdict
         if verdict.findings().refused {
             return Trouble::Authentication;
         }
-        talk.error(&format!("Connection to {host} port {port} failed: {error}"));
+        talk.error(format_args!("Connection to {host} port {port} failed: {error}"));
         Trouble::Connect
     })
 }

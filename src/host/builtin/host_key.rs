@@ -55,7 +55,7 @@ impl HostKeyCheck {
         let files = settings.known_hosts.iter().chain(&settings.global_known_hosts);
         Self {
             hop: hop.clone(),
-            known: KnownHosts::read(files, |text| talk.warning(text)),
+            known: KnownHosts::read(files, |text| talk.warning(format_args!("{text}"))),
             strict: settings.strict,
             file: settings.known_hosts.first().cloned(),
             talk: talk.clone(),
@@ -93,7 +93,7 @@ impl HostKeyCheck {
             Knowledge::Changed(place) => self.judge_changed(&host, key, &place),
             Knowledge::Revoked(place) => {
                 self.loudly("WARNING: REVOKED HOST KEY DETECTED!");
-                self.talk.error(&format!(
+                self.talk.error(format_args!(
                     "The {} host key for {host} is marked as revoked in {}:{}.",
                     kind(key),
                     place.file.display(),
@@ -122,7 +122,7 @@ impl HostKeyCheck {
                 self.ask(&intro, host, key)
             }
             Strict::Yes | Strict::Ask => {
-                self.talk.error(&format!(
+                self.talk.error(format_args!(
                     "No {kind} host key is known for {host} and nobody may be asked: its fingerprint is {}. Add it to \
                      known_hosts, or use -o StrictHostKeyChecking=accept-new.",
                     fingerprint(key)
@@ -149,7 +149,7 @@ impl HostKeyCheck {
             }
             Strict::No => self.distrust(),
             Strict::Yes | Strict::Ask | Strict::AcceptNew => {
-                self.talk.error(&format!(
+                self.talk.error(format_args!(
                     "{host} is known by a key of another type ({}:{}) and showed only its {} key {}. If it has got \
                      new keys, remove the old one: ssh-keygen -R '{host}' -f {}",
                     place.file.display(),
@@ -171,15 +171,15 @@ impl HostKeyCheck {
             "Someone could be eavesdropping on you right now (man-in-the-middle attack)!",
             "It is also possible that the device was reset or flashed anew and has made itself new keys.",
         ] {
-            self.talk.error(line);
+            self.talk.error(format_args!("{line}"));
         }
-        self.talk.error(&format!(
+        self.talk.error(format_args!(
             "The fingerprint of the {} key that it sent is {}.",
             kind(key),
             fingerprint(key)
         ));
-        self.talk.error(&format!("The key that is known stands in {file}:{}.", place.line));
-        self.talk.error(&format!(
+        self.talk.error(format_args!("The key that is known stands in {file}:{}.", place.line));
+        self.talk.error(format_args!(
             "If you know why it has changed, remove the old key: ssh-keygen -R '{host}' -f {file} (or delete line {}).",
             place.line
         ));
@@ -187,16 +187,15 @@ impl HostKeyCheck {
     }
 
     fn distrust(&self) -> bool {
-        self.talk.error("Its key is not checked, as you asked for. No password will be sent to it.");
+        self.talk
+            .error(format_args!("Its key is not checked, as you asked for. No password will be sent to it."));
         self.verdict.set(|findings| findings.distrusted = true);
         true
     }
 
     fn loudly(&self, text: &str) {
-        let frame = "@".repeat(59);
-        for line in [&frame, &format!("@    {text:<53}@"), &frame] {
-            self.talk.error(line);
-        }
+        let frame = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@";
+        self.talk.error(format_args!("{frame}\n@    {text:<53}@\n{frame}"));
     }
 
     fn ask(&self, intro: &str, host: &str, key: &PublicKey) -> bool {
@@ -217,12 +216,12 @@ impl HostKeyCheck {
     fn add(&self, host: &str, key: &PublicKey) -> bool {
         let Some(file) = &self.file else { return true };
         match self.known.add(file, host, key) {
-            Ok(()) => self.talk.warning(&format!(
+            Ok(()) => self.talk.warning(format_args!(
                 "Warning: Permanently added '{host}' ({}) to the list of known hosts.",
                 kind(key)
             )),
             // It will be asked about again, and that is all.
-            Err(error) => self.talk.warning(&format!(
+            Err(error) => self.talk.warning(format_args!(
                 "Failed to add the host to the list of known hosts ({}): {error}",
                 file.display()
             )),
@@ -242,7 +241,7 @@ impl Judge for HostKeyCheck {
     fn accepts(&mut self, key: &PublicKey) -> bool {
         let accepted = self.judge(key);
         if !accepted {
-            self.talk.error("Host key verification failed.");
+            self.talk.error(format_args!("Host key verification failed."));
             self.verdict.set(|findings| findings.refused = true);
         }
         accepted

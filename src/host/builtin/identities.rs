@@ -3,33 +3,21 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::AgentClient;
 use russh::keys::{PrivateKey, PublicKey, decode_secret_key};
-use tokio::net::UnixStream;
 
+use super::agent::{Agent, AgentKey};
 use super::locked;
 use super::secrets::{Secrets, read_first_line, read_secret};
 use super::settings::Settings;
 use super::talk::Talk;
-use super::waits::Waits;
 use crate::client::Handle;
-
-pub type Agent = AgentClient<UnixStream>;
 
 /// A key that may be tried.
 pub enum Identity {
     /// The agent has it and signs.
     Agent(AgentKey),
     File(KeyFile),
-}
-
-/// A key that an agent has.
-pub struct AgentKey {
-    pub key: PublicKey,
-    pub comment: String,
 }
 
 /// A private key in a file.
@@ -49,27 +37,19 @@ enum State {
 
 /// A file of a key is shorter.
 const MAX_FILE: u64 = 64 * 1024;
-/// How long an agent may take to answer what it can answer at once.
-const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a passphrase is asked for.
 const TRIES: usize = 3;
 
 /// Connects to the agent, if there is one.
-pub fn agent(settings: &Settings, session: &Handle, waits: &Waits, talk: &Talk) -> Option<Agent> {
+pub fn agent(settings: &Settings, session: &Handle, talk: &Talk) -> Option<Agent> {
     let path = settings.agent.as_ref()?;
-    let connect = async {
-        let mut agent = AgentClient::connect(UnixStream::connect(path).await?);
-        if let Some(binding) = session.agent_session_binding() {
-            // Agents that know no such thing refuse it; their keys are for every host.
-            let _ = agent.bind_session(binding, false).await;
+    match Agent::connect(path, session.agent_session_binding()) {
+        Ok(agent) => Some(agent),
+        Err(error) => {
+            talk.warning(format_args!("Warning: the agent at {} does not answer: {error}", path.display()));
+            None
         }
-        Ok::<_, std::io::Error>(agent)
-    };
-    if let Ok(Ok(agent)) = waits.at_most(AGENT_PATIENCE, connect) {
-        return Some(agent);
     }
-    talk.warning(&format!("Warning: the agent at {} does not answer", path.display()));
-    None
 }
 
 /// All keys in the order in which they are tried: those of files that the agent has, the other ones of the agent,
@@ -78,7 +58,6 @@ pub fn collect(
     settings: &Settings,
     agent: Option<&mut Agent>,
     secrets: &Secrets,
-    waits: &Waits,
     talk: &Talk,
 ) -> Vec<Identity> {
     let mut files: Vec<KeyFile> = settings
@@ -87,10 +66,10 @@ pub fn collect(
         .filter_map(|path| KeyFile::load(path, settings.identities_named, secrets, talk))
         .collect();
     let mut rest = match agent {
-        Some(agent) => match waits.at_most(AGENT_PATIENCE, agent.request_identities()) {
-            Ok(Ok(identities)) => identities.into_iter().filter_map(plain).collect(),
-            _ => {
-                talk.warning("Warning: the agent does not tell its keys");
+        Some(agent) => match agent.keys() {
+            Ok(keys) => keys,
+            Err(_) => {
+                talk.warning(format_args!("Warning: the agent does not tell its keys"));
                 Vec::new()
             }
         },
@@ -111,14 +90,6 @@ pub fn collect(
     identities
 }
 
-/// Certificates are passed over; their keys are there as well.
-fn plain(identity: AgentIdentity) -> Option<AgentKey> {
-    match identity {
-        AgentIdentity::PublicKey { key, comment } => Some(AgentKey { key, comment }),
-        AgentIdentity::Certificate { .. } => None,
-    }
-}
-
 fn is_key(identity: &AgentKey, key: &PublicKey) -> bool {
     identity.key.key_data() == key.key_data()
 }
@@ -137,7 +108,7 @@ impl KeyFile {
                     return of(public, State::Public);
                 }
                 if named {
-                    talk.warning(&format!(
+                    talk.warning(format_args!(
                         "Warning: identity file {} cannot be read: {error}",
                         path.display()
                     ));
@@ -148,7 +119,7 @@ impl KeyFile {
         let text = match read_secret(path, MAX_FILE) {
             Ok(text) => text,
             Err(error) => {
-                talk.warning(&format!("Warning: {error}"));
+                talk.warning(format_args!("Warning: {error}"));
                 return None;
             }
         };
@@ -157,7 +128,7 @@ impl KeyFile {
         }
         let own = metadata.uid() == nix::unistd::getuid().as_raw();
         if own && metadata.mode() & 0o077 != 0 {
-            talk.error(&format!(
+            talk.error(format_args!(
                 "Permissions {:04o} for '{}' are too open: others can read this private key. It is not used; chmod 600 it.",
                 metadata.mode() & 0o7777,
                 path.display()
@@ -179,7 +150,7 @@ impl KeyFile {
         match decode_secret_key(&text, None) {
             Ok(key) => of(key.public_key().clone(), State::Open(Arc::new(key))),
             Err(_) => {
-                talk.warning(&format!("Warning: {} is no private key in a known format", path.display()));
+                talk.warning(format_args!("Warning: {} is no private key in a known format", path.display()));
                 None
             }
         }
@@ -203,15 +174,16 @@ impl KeyFile {
             Some(key)
         };
         if let Some(file) = &settings.passphrase_file {
-            let passphrase = read_first_line(file).map_err(|error| talk.error(&error.to_string())).ok()?;
+            let passphrase =
+                read_first_line(file).map_err(|error| talk.error(format_args!("{error}"))).ok()?;
             let key = open(&passphrase);
             if key.is_none() {
-                talk.error(&format!("{} does not hold the passphrase of key '{name}'", file.display()));
+                talk.error(format_args!("{} does not hold the passphrase of key '{name}'", file.display()));
             }
             return key;
         }
         if !talk.may_ask() {
-            talk.error(&format!("Key '{name}' has a passphrase and nobody may be asked for it: give --passphrase-file, or use ssh-agent"));
+            talk.error(format_args!("Key '{name}' has a passphrase and nobody may be asked for it: give --passphrase-file, or use ssh-agent"));
             return None;
         }
         let mut question = format!("Enter passphrase for key '{name}': ");
@@ -222,7 +194,7 @@ impl KeyFile {
             }
             question = format!("Bad passphrase, try again for '{name}': ");
         }
-        talk.error(&format!("No passphrase was right: key '{name}' is not used"));
+        talk.error(format_args!("No passphrase was right: key '{name}' is not used"));
         None
     }
 }
@@ -230,7 +202,7 @@ impl KeyFile {
 /// A key that is locked in a way that is not read here.
 fn old(path: &Path, talk: &Talk) -> Option<KeyFile> {
     let name = path.display();
-    talk.error(&format!(
+    talk.error(format_args!(
         "Key '{name}' is locked in an old format, which the built-in client does not read: ssh-keygen -p -f '{name}' \
          writes it anew, or give it to ssh-agent."
     ));

@@ -3,6 +3,7 @@
 //! It logs in as ssh does, with keys, an agent, questions and passwords, goes by the same known_hosts, and says what
 //! ssh would say. It reads no configuration, and does one thing: it runs a subsystem.
 
+mod agent;
 mod authenticate;
 mod connect;
 mod host_key;

@@ -128,12 +128,30 @@ impl Settings {
             _ => {}
         }
         let given = Given::parse(&options.option)?;
-        let home = home();
+        let home = env::home_dir().unwrap_or_else(|| "/".into());
         let path = |value: &str| expand(value, &home);
         let paths = |name: &str, default: &'static str| {
             let value = given.text(name).unwrap_or(default);
             value.split_whitespace().filter(|value| *value != "none").map(path).collect::<Vec<_>>()
         };
+        let seconds = |name: &str, least: u64, default: u64| {
+            given
+                .number(name, least..=MAX_SECONDS)
+                .map(|number| Duration::from_secs(number.unwrap_or(default)))
+        };
+        let count = |name: &str, default: usize| {
+            given.number(name, 1..=MAX_COUNT).map(|number| number.map_or(default, |number| number as usize))
+        };
+        // What can be wrong comes first, before there is much to be thrown away.
+        let connect_timeout = seconds("ConnectTimeout", 1, 10)?;
+        let alive_interval = seconds("ServerAliveInterval", 0, 15)?;
+        let alive_count = count("ServerAliveCountMax", 40)?;
+        let password_prompts = count("NumberOfPasswordPrompts", 3)?;
+        let identities_only = given.flag("IdentitiesOnly", false)?;
+        let batch = given.flag("BatchMode", false)?;
+        let strict = strict(&given)?;
+        let methods = methods(&given)?;
+        let route = route(options, &given, target, address)?;
         let mut identities: Vec<PathBuf> = options.identity.clone();
         let mut identities_named = !identities.is_empty();
         for (_, value) in given.0.iter().filter(|(name, _)| *name == "IdentityFile") {
@@ -143,40 +161,30 @@ impl Settings {
         if !identities_named {
             identities = DEFAULT_IDENTITIES.iter().map(|value| path(value)).collect();
         }
-        let seconds = |name: &str, least: u64, default: u64| {
-            given
-                .number(name, least..=MAX_SECONDS)
-                .map(|number| Duration::from_secs(number.unwrap_or(default)))
-        };
-        let count = |name: &str, default: usize| {
-            given.number(name, 1..=MAX_COUNT).map(|number| number.map_or(default, |number| number as usize))
-        };
         let quiet =
             given.text("LogLevel").is_some_and(|level| is_one_of(level, &["quiet", "fatal", "error"]));
+        let passphrase_file = given.text("IdentityPassphraseFile").map(path);
         Ok(Self {
-            route: route(options, &given, target, address)?,
-            connect_timeout: seconds("ConnectTimeout", 1, 10)?,
-            alive_interval: seconds("ServerAliveInterval", 0, 15)?,
-            alive_count: count("ServerAliveCountMax", 40)?,
+            route,
+            connect_timeout,
+            alive_interval,
+            alive_count,
             identities,
             identities_named,
-            identities_only: given.flag("IdentitiesOnly", false)?,
+            identities_only,
             agent: agent(given.text("IdentityAgent")).map(|value| path(&value)),
             known_hosts: paths("UserKnownHostsFile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"),
             global_known_hosts: paths(
                 "GlobalKnownHostsFile",
                 "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2",
             ),
-            strict: strict(&given)?,
-            batch: given.flag("BatchMode", false)?,
+            strict,
+            batch,
             quiet,
-            methods: methods(&given)?,
-            password_prompts: count("NumberOfPasswordPrompts", 3)?,
+            methods,
+            password_prompts,
             password_file: options.password_file.clone(),
-            passphrase_file: options
-                .passphrase_file
-                .clone()
-                .or_else(|| given.text("IdentityPassphraseFile").map(path)),
+            passphrase_file: options.passphrase_file.clone().or(passphrase_file),
         })
     }
 }
@@ -321,13 +329,6 @@ fn strict(given: &Given) -> Result<Strict, SettingsError> {
         Some(value) if is_one_of(value, &["accept-new"]) => Ok(Strict::AcceptNew),
         Some(value) => Err(bad(NAME, value, "yes, ask, accept-new or no")),
     }
-}
-
-/// As ssh has it: the folder of the account, whatever $HOME says, unless there is no account.
-fn home() -> PathBuf {
-    let account = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
-    let variable = || env::var_os("HOME").map(PathBuf::from);
-    account.map(|account| account.dir).or_else(variable).unwrap_or_else(|| "/".into())
 }
 
 fn expand(value: &str, home: &Path) -> PathBuf {

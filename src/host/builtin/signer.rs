@@ -1,5 +1,7 @@
 //! Signs for the login: the agent with its keys, we with those of files.
 
+use std::io;
+
 use russh::keys::agent::AgentIdentity;
 use russh::keys::signature::Signer as _;
 use russh::keys::ssh_encoding::Encode;
@@ -8,14 +10,15 @@ use russh::keys::{HashAlg, PrivateKey};
 use russh::{SendError, Signer as RusshSigner};
 use thiserror::Error;
 
-use super::identities::{Agent, KeyFile};
+use super::agent::{Agent, AgentKey, put};
+use super::identities::KeyFile;
 use super::secrets::Secrets;
 use super::settings::Settings;
 use super::talk::Talk;
 
 /// Who signs, once the server has said that it takes the key.
 pub enum Signer<'a> {
-    Agent(&'a mut Agent),
+    Agent { agent: &'a mut Agent, key: &'a AgentKey },
     File { file: &'a KeyFile, settings: &'a Settings, secrets: &'a Secrets, talk: &'a Talk },
 }
 
@@ -23,8 +26,8 @@ pub enum Signer<'a> {
 pub enum SignError {
     #[error("the connection is gone")]
     Gone,
-    #[error("agent refused operation: {0}")]
-    Agent(russh::keys::Error),
+    #[error(transparent)]
+    Agent(#[from] io::Error),
     /// What there is to say has been said.
     #[error("it stays locked")]
     Locked,
@@ -41,23 +44,28 @@ impl From<SendError> for SignError {
 impl RusshSigner for Signer<'_> {
     type Error = SignError;
 
-    /// Appends the signature to what is signed.
+    /// Appends the signature to what is signed. russh waits for it and for nothing else.
     async fn auth_sign(
         &mut self,
-        key: &AgentIdentity,
+        _: &AgentIdentity,
         hash: Option<HashAlg>,
-        mut data: Vec<u8>,
+        data: Vec<u8>,
     ) -> Result<Vec<u8>, SignError> {
-        match self {
-            // No time limit: a security key waits for a touch, and an agent may ask its user.
-            Self::Agent(agent) => agent.sign_request(key, hash, data).await.map_err(SignError::Agent),
+        self.append_signature(hash, data)
+    }
+}
+
+impl Signer<'_> {
+    fn append_signature(&mut self, hash: Option<HashAlg>, mut data: Vec<u8>) -> Result<Vec<u8>, SignError> {
+        let signature = match self {
+            Self::Agent { agent, key } => agent.sign(key, hash, &data)?,
             Self::File { file, settings, secrets, talk } => {
                 let key = file.unlock(settings, secrets, talk).ok_or(SignError::Locked)?;
-                let signature = sign(&key, hash, &data).ok_or(SignError::Key)?;
-                signature.encode(&mut data).map_err(|_| SignError::Key)?;
-                Ok(data)
+                sign(&key, hash, &data).ok_or(SignError::Key)?
             }
-        }
+        };
+        put(&mut data, &signature);
+        Ok(data)
     }
 }
 

@@ -38,13 +38,13 @@ pub async fn run(
     talk: &Talk,
 ) -> io::Result<(End, u64)> {
     let lost = || {
-        talk.error(&format!("Connection to {host} closed by remote host."));
+        talk.error(format_args!("Connection to {host} closed by remote host."));
         End::Without(Some(Trouble::Lost))
     };
     let channel = match connection.session.channel_open_session().await {
         Ok(channel) => channel,
         Err(russh::Error::ChannelOpenFailure(reason)) => {
-            talk.error(&format!("channel 0: open failed: {reason:?}"));
+            talk.error(format_args!("channel 0: open failed: {reason:?}"));
             return Ok((End::Without(Some(Trouble::Connect)), 0));
         }
         Err(_) => return Ok((lost(), 0)),
@@ -76,7 +76,7 @@ pub async fn run(
             }
             Event::Message(Some(ChannelMsg::Success)) => accepted = true,
             Event::Message(Some(ChannelMsg::Failure)) => {
-                talk.error("subsystem request failed on channel 0");
+                talk.error(format_args!("subsystem request failed on channel 0"));
                 break End::Without(Some(Trouble::NoSubsystem));
             }
             Event::Message(Some(ChannelMsg::Data { data })) => {
@@ -149,7 +149,7 @@ impl Lines<'_> {
     fn end(&mut self) {
         let line = std::mem::take(&mut self.line);
         if !line.is_empty() {
-            self.talk.error(String::from_utf8_lossy(&line).trim_end());
+            self.talk.error(format_args!("{}", String::from_utf8_lossy(&line).trim_end()));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the client says and asks: lines for the user, in the words of ssh, and questions on the terminal.
 
+use std::fmt::Arguments;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -28,16 +29,17 @@ impl Talk {
     }
 
     /// Why something goes no further.
-    pub fn error(&self, line: &str) {
+    pub fn error(&self, line: Arguments<'_>) {
+        let line = line.to_string();
         let mut state = self.lock();
-        (state.message)(line);
+        (state.message)(&line);
         if state.all.len() + line.len() < MAX_MESSAGES {
-            state.all.push_str(line);
+            state.all.push_str(&line);
             state.all.push('\n');
         }
     }
 
-    pub fn warning(&self, line: &str) {
+    pub fn warning(&self, line: Arguments<'_>) {
         if self.lock().warnings {
             self.error(line);
         }
@@ -45,7 +47,7 @@ impl Talk {
 
     /// What somebody else wrote: without what moves a cursor.
     pub fn quote(&self, text: &str) {
-        text.lines().take(MAX_LINES).for_each(|line| self.error(&printable(line)));
+        text.lines().take(MAX_LINES).for_each(|line| self.error(format_args!("{}", printable(line))));
     }
 
     /// Whether somebody can be asked.
