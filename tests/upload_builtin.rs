@@ -74,10 +74,15 @@ impl Place {
 
     /// An upload without keys, agent or known hosts, and with these options.
     fn bare(&self, options: &[&str]) -> Command {
+        self.with_hosts_in("known_hosts", options)
+    }
+
+    fn with_hosts_in(&self, file: &str, options: &[&str]) -> Command {
+        let known = format!("UserKnownHostsFile={}", self.path(file).display());
         let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
         command
             .args(["upload", "--builtin", "--no-wait", "-p", &self.port.to_string()])
-            .args(["-o", &self.known_hosts()])
+            .args(["-o", &known])
             .args(options)
             .args(["127.0.0.1", "new.fw"])
             .env_remove("SSH_AUTH_SOCK")
@@ -241,11 +246,9 @@ fn a_key_that_others_can_read_is_not_used() {
 #[test]
 fn a_passphrase_is_asked_for_once_and_not_shown() {
     for place in Place::both() {
-        for format in ["RFC4716", "PEM"] {
-            // Only ssh-keygen's own format shows the public half of a key that is locked.
-            let kind = if format == "PEM" { "rsa" } else { "ed25519" };
+        for kind in ["ed25519", "rsa", "ecdsa"] {
             let _ = fs::remove_file(place.path("locked"));
-            keygen(&["-q", "-t", kind, "-m", format, "-N", "open sesame", "-f", "locked"], &place.folder);
+            keygen(&["-q", "-t", kind, "-N", "open sesame", "-f", "locked"], &place.folder);
             let (path, before) = place.add_key("locked.pub");
             let mut terminal = Terminal::run(&place.open(&["-i", "locked"]));
             terminal.wait_for("Enter passphrase for key 'locked': ", 1);
@@ -270,6 +273,22 @@ fn a_passphrase_is_asked_for_once_and_not_shown() {
             place.fails(&mut place.open(wrong), 5, "does not hold the passphrase of key 'locked'");
             fs::write(path, before).unwrap();
         }
+    }
+}
+
+#[test]
+fn a_key_that_is_locked_in_an_old_format_is_told_how_to_become_a_new_one() {
+    let place = Place::sshd("");
+    for more in [&["-t", "rsa", "-m", "PEM"][..], &["-t", "ed25519", "-Z", "aes256-cbc"]] {
+        let _ = fs::remove_file(place.path("locked"));
+        keygen(&[&["-q", "-N", "open sesame", "-f", "locked"], more].concat(), &place.folder);
+        let (path, before) = place.add_key("locked.pub");
+        let batch = ["-i", "locked", "-o", "BatchMode=yes"];
+        place.fails(&mut place.open(&batch), 5, "ssh-keygen -p -f 'locked' writes it anew");
+        keygen(&["-p", "-P", "open sesame", "-N", "open sesame", "-f", "locked"], &place.folder);
+        fs::write(place.path("passphrase"), "open sesame\n").unwrap();
+        place.works(&mut place.open(&["-i", "locked", "--passphrase-file", "passphrase"]));
+        fs::write(path, before).unwrap();
     }
 }
 
@@ -425,24 +444,12 @@ fn a_new_host_is_written_down_when_that_is_asked_for() {
         let shown = place.works(&mut place.keyed(&["-o", "StrictHostKeyChecking=yes"]));
         assert!(!shown.contains("Warning"), "{shown}");
 
-        let fresh = format!("UserKnownHostsFile={}", place.path("new/known_hosts").display());
-        let mut hashed = Command::new(env!("CARGO_BIN_EXE_myelin"));
-        hashed.args([
-            "upload",
-            "--builtin",
-            "--no-wait",
-            "-i",
-            "user",
-            "-p",
-            &place.port.to_string(),
-            "-o",
-            &fresh,
-        ]);
-        hashed.args(["-o", "hashknownhosts=yes", "-o", "StrictHostKeyChecking=no", "127.0.0.1", "new.fw"]);
-        place.works(hashed.current_dir(&place.folder).env_remove("SSH_AUTH_SOCK").stdin(Stdio::null()));
+        // Folders are made for it, that nobody else can look into.
+        place.works(
+            &mut place.with_hosts_in("new/known_hosts", &["-i", "user", "-o", "StrictHostKeyChecking=no"]),
+        );
         let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("new"), mode("new/known_hosts")), (0o700, 0o600));
-        assert!(!fs::read_to_string(place.path("new/known_hosts")).unwrap().contains("127.0.0.1"));
         keygen(&["-F", &host, "-f", "new/known_hosts"], &place.folder);
     }
 }

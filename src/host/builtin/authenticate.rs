@@ -84,6 +84,9 @@ impl Login<'_> {
             if said_why() {
                 return Trouble::Authentication;
             }
+            if self.waits.is_over() {
+                return Trouble::Connect;
+            }
             let Hop { host, port, .. } = self.hop;
             self.talk.error(format_args!("Connection closed by {host} port {port} during the login"));
             Trouble::Connect

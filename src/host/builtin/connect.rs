@@ -82,6 +82,10 @@ fn handshake(hop: &Hop, before: Option<&Handle>, way: Way<'_>, verdict: &Verdict
     talk.set_connect_until(until);
     let (host, port) = (&hop.host, hop.port);
     let no_connection = |why: &str| {
+        // When the whole call is over, what was said before is worth more.
+        if waits.is_over() {
+            return Trouble::Connect;
+        }
         talk.error(format_args!("connect to host {host} port {port}: {why}"));
         Trouble::Connect
     };
