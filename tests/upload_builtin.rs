@@ -477,6 +477,9 @@ fn a_person_is_asked_about_a_new_host() {
         place.got_the_file();
         fs::remove_file(place.path("known_hosts")).unwrap();
     }
+    let mut batch = Terminal::run(&place.keyed(&["-o", "BatchMode=yes"]));
+    assert_eq!(batch.end().code(), Some(5), "{}", batch.screen());
+    assert!(!batch.screen().contains(question), "{}", batch.screen());
     // The connection has a time limit, the person has none.
     let mut slow = Terminal::run(&place.keyed(&["-o", "ConnectTimeout=2"]));
     slow.wait_for(question, 1);
@@ -621,8 +624,10 @@ fn the_type_of_key_that_is_known_is_asked_for() {
 #[test]
 fn jump_hosts_are_gone_through() {
     let place = Place::sshd("");
-    let sshd = Place::sshd("AllowTcpForwarding yes");
+    let sshd = Place::sshd("AllowTcpForwarding yes\nLogLevel DEBUG1");
     let ours = Place::ours("");
+    let logs =
+        || [("sshd.log", &sshd), ("log", &ours)].map(|(log, at)| fs::read_to_string(at.path(log)).unwrap());
     for jump in [&sshd, &ours] {
         // Each takes the key of the device.
         fs::copy(place.path("user.pub"), jump.path("other.pub")).unwrap();
@@ -632,6 +637,10 @@ fn jump_hosts_are_gone_through() {
     for hosts in [first.clone(), second.clone(), format!("root@{first},ssh://{second}")] {
         place.works(&mut place.open(&["-i", "user", "-J", &hosts]));
         place.works(&mut place.open(&["-i", "user", "-o", &format!("ProxyJump={hosts}")]));
+    }
+    for log in logs() {
+        let through = |line: &str| line.contains("direct") && line.contains(&place.port.to_string());
+        assert!(log.lines().any(|line| line.contains("local") && line.contains(&place.port.to_string()) || through(line)), "{log}");
     }
     let known = fs::read_to_string(place.path("known_hosts")).unwrap();
     assert_eq!(known.lines().count(), 3, "each is known by its own key: {known}");
