@@ -14,7 +14,9 @@ use super::ssh::INTERNAL_SFTP;
 use super::users::{MAX_PASSWORD, User, check_password_hash};
 use super::values::{Octal, Seconds};
 use super::version::Version;
-use super::{BootPartitionKeys, Bytes, Config, Firmware, Mdns, Program, Ssh, SuccessAction, Validation};
+use super::{
+    BootPartitionKeys, Bytes, Config, Firmware, Mdns, Program, Ssh, SuccessAction, Validation, Watchdog,
+};
 
 pub type Verdict = Result<Vec<String>, String>;
 
@@ -131,6 +133,16 @@ pub fn validation(validation: &Validation, field: &str) -> Verdict {
 pub fn mdns(mdns: &Mdns, field: &str) -> Verdict {
     match field {
         "host_name" => host_name(&mdns.host_name),
+        _ => fine(),
+    }
+}
+
+pub fn watchdog(watchdog: &Watchdog, field: &str) -> Verdict {
+    match field {
+        "device" => absolute_if_set(watchdog.device.as_deref()),
+        "timeout" => time(watchdog.timeout, 2..=3_600),
+        // Shorter, and a slow board that is busy would be restarted.
+        "login_limit" => time(watchdog.login_limit, 10..=MAX_WAIT),
         _ => fine(),
     }
 }

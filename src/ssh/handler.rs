@@ -167,7 +167,7 @@ impl russh::server::Handler for Handler {
         self.is_probe = self.server.probe.take(key.public_key, &self.connection);
         if self.is_probe {
             let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
-            info!(peer = %self.connection.peer, user = display::name(user), source = "probe", "ssh.auth.ok");
+            debug!(peer = %self.connection.peer, user = display::name(user), source = "probe", "ssh.auth.ok");
             self.login = Some(Login { user: display::name(user), fingerprint, proofs: Vec::new() });
             return Ok(Auth::Accept);
         }

@@ -16,7 +16,7 @@ use super::connection::{self, Service};
 use super::host_keys::{self, HostKeys};
 use super::revocation;
 use super::server::{Server, Settings};
-use super::{control, forward};
+use super::{control, forward, probe};
 use crate::config::{self, Source};
 use crate::firmware::boot::Boot;
 use crate::firmware::store;
@@ -109,6 +109,7 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     loops.spawn(task(async move { watcher.watch_for_missing_keys().await }));
     loops.spawn(task(control::serve(Arc::clone(&server))));
     loops.spawn(task(systemd::give_signs_of_life()));
+    loops.spawn(task(probe::keep_logging_in(Arc::clone(&server))));
     if !pending.is_empty() {
         loops.spawn(task(make_slow_keys(Arc::clone(&server), pending)));
     }
