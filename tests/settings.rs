@@ -244,3 +244,51 @@ fn a_busy_connection_is_no_exchange_of_keys() {
     });
     assert!(!device.log().contains("rekey_timeout"));
 }
+
+#[test]
+fn log_lines_go_to_syslogd_and_to_stderr_without_one() {
+    if !Command::new("unshare").args(["-m", "true"]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: no mount namespaces here");
+        return;
+    }
+    // A /dev of its own, in which BusyBox' syslogd makes its socket; it ends with the daemon.
+    let system = r#"
+set -e
+mount --make-rprivate /
+mkdir "$0/dev"
+mount --rbind /dev "$0/dev"
+mount -t tmpfs none /dev
+for name in null zero random urandom tty ptmx; do touch "/dev/$name"; mount --bind "$0/dev/$name" "/dev/$name"; done
+setpriv --pdeathsig KILL busybox syslogd -n -O "$0/messages" &
+until [ -S /dev/log ]; do sleep 0.1; done
+exec "$@"
+"#;
+    let (folder, public) = new_folder();
+    let here = folder.path().display().to_string();
+    let device =
+        Device::start_wrapped(folder, &["unshare", "-m", "sh", "-c", system, &here], &public, "", "");
+    let config = fs::read_to_string(device.config()).unwrap();
+    fs::write(device.config(), format!("log = \"syslog\"\n{config}")).unwrap();
+    let mut device = device;
+    device.wait_until_it_answers();
+    device.stop();
+    fs::remove_dir(device.path("dev")).unwrap();
+    device.start_again();
+    device.assert_reachable();
+    let messages = || fs::read_to_string(device.path("messages")).unwrap_or_default();
+    wait_until("the login is there", || messages().contains("ssh.auth.ok"));
+    let all = messages();
+    let line = all.lines().find(|line| line.contains("ssh.auth.ok")).unwrap();
+    assert!(line.contains("auth.info myelin[") && line.contains("]: INFO ssh.auth.ok peer="), "{line}");
+    // One of this machine, which has no syslogd: nothing is lost.
+    let elsewhere = Device::start("", "");
+    let config = fs::read_to_string(elsewhere.config()).unwrap();
+    fs::write(elsewhere.config(), format!("log = \"syslog\"\n{config}")).unwrap();
+    let mut elsewhere = elsewhere;
+    elsewhere.stop();
+    elsewhere.start_again();
+    elsewhere.assert_reachable();
+    if !std::path::Path::new("/dev/log").exists() {
+        elsewhere.wait_for_log("INFO ssh.auth.ok");
+    }
+}

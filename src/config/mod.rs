@@ -102,6 +102,8 @@ pub enum LogTarget {
     Auto,
     Stderr,
     Journald,
+    /// /dev/log (syslog(3)), facility auth.
+    Syslog,
 }
 
 /// The levels of `tracing`.
