@@ -6,13 +6,14 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::transfer::{PARAMIKO, python, succeeded};
-use common::{Device, banner, new_folder, pipe_into, text, wait_until};
+use common::{Device, banner, free_port, new_folder, pipe_into, text, wait_until};
 
 #[test]
 fn a_random_name_is_new_for_each_connection() {
@@ -291,4 +292,28 @@ exec "$@"
     if !std::path::Path::new("/dev/log").exists() {
         elsewhere.wait_for_log("INFO ssh.auth.ok");
     }
+}
+
+#[test]
+fn an_address_may_have_a_port_of_its_own() {
+    let (folder, public) = new_folder();
+    let other = free_port();
+    let mut device = Device::start_in(folder, &public, "", "");
+    device.stop();
+    let config = fs::read_to_string(device.config()).unwrap();
+    let addresses = format!("[\"127.0.0.1\", \"127.0.0.2:{other}\"]");
+    fs::write(device.config(), config.replace("[\"127.0.0.1\", \"::1\"]", &addresses)).unwrap();
+    device.start_again();
+    device.assert_reachable();
+    let port = device.port;
+    for (address, port, answers) in [
+        ("127.0.0.2", other, true),
+        ("127.0.0.2", port, false),
+        ("127.0.0.1", other, false),
+        ("127.0.0.1", port, true),
+    ] {
+        assert_eq!(TcpStream::connect((address, port)).is_ok(), answers, "{address}:{port}");
+    }
+    let info = text(&device.myelin(&["ssh", "info"]).stdout);
+    assert!(info.contains(&format!("127.0.0.2:{other}")), "{info}");
 }

@@ -43,7 +43,7 @@ pub use traffic::ChannelTimeout;
 pub use users::{MAX_PASSWORD, Secret, User, check_password_hash};
 pub use validate::{random_name, subsystem as check_subsystem, user_name as check_user_name};
 pub use validation::{Accept, Gate, TrialAction, Validation};
-pub use values::{Bytes, pattern_matches, split_commas};
+pub use values::{Bytes, pattern_matches, split_commas, split_port};
 pub use watchdog::Watchdog;
 
 /// Everything that can be configured, with the defaults of an image that says nothing.
