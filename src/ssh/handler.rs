@@ -95,7 +95,7 @@ impl russh::server::Handler for Handler {
 
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
         #[cfg(debug_assertions)]
-        super::provoke::panic_if_asked(user, &self.connection);
+        super::provoke::fault_if_asked(user, &self.connection);
         self.begin(user);
         if !self.needs_nothing(user) {
             return Ok(self.reject());
@@ -167,7 +167,7 @@ impl russh::server::Handler for Handler {
         self.is_probe = self.server.probe.take(key.public_key, &self.connection);
         if self.is_probe {
             let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
-            info!(peer = %self.connection.peer, user = display::name(user), source = "probe", "ssh.auth.ok");
+            debug!(peer = %self.connection.peer, user = display::name(user), source = "probe", "ssh.auth.ok");
             self.login = Some(Login { user: display::name(user), fingerprint, proofs: Vec::new() });
             return Ok(Auth::Accept);
         }
@@ -411,7 +411,7 @@ impl russh::server::Handler for Handler {
         session: &mut RusshSession,
     ) -> Result<(), Error> {
         #[cfg(debug_assertions)]
-        if super::provoke::panic_if_asked(name, &self.connection) {
+        if super::provoke::fault_if_asked(name, &self.connection) {
             return answer(session, id, true);
         }
         if self.options.command().is_some() && self.connection.service == Service::Ssh {
