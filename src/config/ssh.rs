@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::forwarding::{Forwarding, GatewayPorts, Permit};
 use super::methods::{AuthenticationMethods, Method};
 use super::traffic::{ChannelTimeout, IpQos};
+use super::user_mode::UserMode;
 use super::users::User;
-use super::values::{self, Bytes, Octal, Seconds, TextOrList};
+use super::values::{self, Bytes, Octal, Seconds, TextOrList, pattern_matches};
 
 /// The built-in SFTP server as a program in `[ssh.subsystem]`; the word is sshd_config's.
 pub const INTERNAL_SFTP: &str = "internal-sftp";
@@ -50,9 +51,19 @@ pub struct Ssh {
     pub revoke_ends_sessions: bool,
     /// Ignore key files that others may write, unless nobody could log in then.
     pub strict_modes: bool,
-    /// User names that may log in; empty means any.
+    /// User names that may log in, with `*` and `?`; empty means any.
     #[serde(deserialize_with = "values::comma_list")]
     pub allow_users: Vec<String>,
+    /// Those that may not, even so.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub deny_users: Vec<String>,
+    /// What a user name stands for.
+    pub user_mode: UserMode,
+    /// As which user of the system sessions run where a name stands for nobody. Unset: the daemon's own.
+    pub run_as: Option<String>,
+    /// Users of the system that may update the firmware, besides root.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub firmware_users: Vec<String>,
     /// Where host keys lie. Unset: `state_dir/ssh`.
     pub host_key_dir: Option<PathBuf>,
     /// Kinds of host keys that are made when missing.
@@ -80,6 +91,8 @@ pub struct Ssh {
     pub sftp_umask: Octal,
     /// Files and folders that one SFTP client may have open.
     pub sftp_max_handles: usize,
+    /// Whether the passwords of the system's users count, besides those here.
+    pub shadow_passwords: bool,
     /// Who may log in with a password.
     #[serde(deserialize_with = "values::elsewhere")]
     pub users: BTreeMap<String, User>,
@@ -206,6 +219,9 @@ pub struct Ssh {
     /// The protocol of nerves_firmware_ssh, on a listener of its own.
     #[serde(deserialize_with = "values::elsewhere")]
     pub legacy: Legacy,
+    /// What is set, be it to its default: a user's own counts elsewhere.
+    #[serde(skip)]
+    pub explicit: Explicit,
 }
 
 impl Default for Ssh {
@@ -225,6 +241,10 @@ impl Default for Ssh {
             revoke_ends_sessions: true,
             strict_modes: true,
             allow_users: Vec::new(),
+            deny_users: Vec::new(),
+            user_mode: UserMode::Single,
+            run_as: None,
+            firmware_users: vec!["root".into()],
             host_key_dir: None,
             host_key_types: vec![HostKeyType::Ed25519],
             host_key: Vec::new(),
@@ -237,6 +257,7 @@ impl Default for Ssh {
             sftp_read_only: false,
             sftp_umask: Octal(0o022),
             sftp_max_handles: 64,
+            shadow_passwords: false,
             users: BTreeMap::new(),
             authentication_methods: AuthenticationMethods::default(),
             pubkey_authentication: true,
@@ -295,6 +316,7 @@ impl Default for Ssh {
             ipqos: IpQos::default(),
             spool_dir: None,
             legacy: Legacy::default(),
+            explicit: Explicit::default(),
         }
     }
 }
@@ -307,6 +329,15 @@ impl Ssh {
             Method::Password => !self.password_authentication,
             Method::KeyboardInteractive => !self.kbd_interactive_authentication,
         }
+    }
+
+    /// Whether somebody of this name may log in at all.
+    pub fn lets_in(&self, user: &str) -> Result<(), &'static str> {
+        let names = |patterns: &[String]| patterns.iter().any(|pattern| pattern_matches(pattern, user));
+        if !self.allow_users.is_empty() && !names(&self.allow_users) {
+            return Err("user not in allow_users");
+        }
+        if names(&self.deny_users) { Err("user in deny_users") } else { Ok(()) }
     }
 
     /// The alternatives of `authentication_methods` that can be gone through.
@@ -328,6 +359,13 @@ impl Default for Legacy {
     fn default() -> Self {
         Self { enabled: false, port: 8989 }
     }
+}
+
+/// Keys whose default depends on the user that logs in (`user_mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Explicit {
+    pub shell: bool,
+    pub sftp_start: bool,
 }
 
 /// Which Internet protocols "all addresses" means.

@@ -7,6 +7,7 @@ mod certificate;
 pub mod command;
 mod line;
 mod options;
+mod own;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,7 +21,7 @@ use russh::keys::PublicKey;
 use thiserror::Error;
 use tracing::warn;
 
-use crate::config::{BootPartitionKeys, Config};
+use crate::config::{BootPartitionKeys, Config, Ssh};
 
 use line::check_size;
 pub use line::{Key, LineError, key_in_line, parse_line};
@@ -31,13 +32,21 @@ pub use options::time::Expiry;
 pub const MAX_FILE: u64 = 1 << 20;
 /// How many lines of a file, or of an item of the configuration, are read.
 pub const MAX_LINES: usize = 4096;
+/// Faults of users' own files that are remembered.
+const MAX_REPORTED: usize = 256;
 
-/// The files that hold keys; `myelin keys` writes the first.
+/// The files that hold keys for all users; `myelin keys` writes the first.
 pub fn files(config: &Config) -> Vec<PathBuf> {
-    if config.ssh.authorized_keys_file.is_empty() {
-        return vec![config.state_dir.join("ssh/authorized_keys")];
+    let mut files: Vec<_> = config.ssh.authorized_keys_file.iter().filter_map(|path| own::common(path)).collect();
+    if files.is_empty() {
+        files.push(config.state_dir.join("ssh/authorized_keys"));
     }
-    config.ssh.authorized_keys_file.clone()
+    files
+}
+
+/// Whether there are others, which are another for each user.
+pub fn are_personal(ssh: &Ssh) -> bool {
+    ssh.authorized_keys_file.iter().any(|path| own::common(path).is_none())
 }
 
 /// One more file, which is only ever read. One that is among the others too is read once.
@@ -118,6 +127,8 @@ pub enum FileError {
     Writable { path: PathBuf },
     #[error("{path}: others than its owner and root may write it; used all the same, because nobody could log in without: chmod go-w, chown root", path = .path.display())]
     WritableButUsed { path: PathBuf },
+    #[error("{path}: ignored, because others than its user and root may change {part}: chmod go-w, chown (or strict_modes = false)", path = .path.display(), part = .part.display())]
+    Loose { path: PathBuf, part: PathBuf },
     #[error("{path}:{line}: no key is found in the line, so it revokes none; a line is: TYPE BASE64 COMMENT", path = .path.display())]
     RevokesNothing { path: PathBuf, line: usize },
 }
@@ -188,6 +199,12 @@ impl KeyList {
         self.revoked.iter().any(|entry| entry.key.matches(key))
     }
 
+    fn faults(&self) -> BTreeSet<String> {
+        let refused =
+            self.refused.iter().map(|line| format!("{}: key refused: {}", line.source, line.reason));
+        refused.chain(self.file_errors.iter().map(ToString::to_string)).collect()
+    }
+
     fn add_revoked(&mut self, path: &Path, content: &[u8]) {
         for (index, line) in content.split(|byte| *byte == b'\n').take(MAX_LINES).enumerate() {
             let (path, line, text) = (path.to_owned(), index + 1, String::from_utf8_lossy(line));
@@ -201,14 +218,8 @@ impl KeyList {
 
     fn read(&mut self, path: &Path) -> Option<(Vec<u8>, bool)> {
         match read_regular(path, MAX_FILE + 1) {
-            Ok((mut content, metadata)) => {
-                if content.len() as u64 > MAX_FILE {
-                    // A line that was cut is no line.
-                    let whole = content.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
-                    content.truncate(whole);
-                    self.file_errors.push(FileError::TooLarge { path: path.to_owned() });
-                }
-                Some((content, only_owner_writes(path, &metadata)))
+            Ok((content, metadata)) => {
+                Some((self.whole_lines(path, content), only_owner_writes(path, &metadata)))
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 None
@@ -218,6 +229,16 @@ impl KeyList {
                 None
             }
         }
+    }
+
+    fn whole_lines(&mut self, path: &Path, mut content: Vec<u8>) -> Vec<u8> {
+        if content.len() as u64 > MAX_FILE {
+            // A line that was cut is no line.
+            let whole = content.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+            content.truncate(whole);
+            self.file_errors.push(FileError::TooLarge { path: path.to_owned() });
+        }
+        content
     }
 
     fn add_file(&mut self, config: &Config, path: &Path, content: &[u8]) {
@@ -261,18 +282,29 @@ pub struct Reported(BTreeSet<String>);
 impl Reported {
     /// Logs the faults of `list` that the list before it did not have.
     pub fn warn_new(&mut self, list: &KeyList) {
-        let refused =
-            list.refused.iter().map(|line| format!("{}: key refused: {}", line.source, line.reason));
-        let now: BTreeSet<String> = refused.chain(list.file_errors.iter().map(ToString::to_string)).collect();
+        let now = list.faults();
         for fault in now.difference(&self.0) {
             warn!("authorized keys: {fault}");
         }
         self.0 = now;
     }
+
+    /// Logs the faults of one list among several that were not logged of late.
+    pub fn warn_more(&mut self, list: &KeyList) {
+        if self.0.len() > MAX_REPORTED {
+            self.0.clear();
+        }
+        for fault in list.faults() {
+            if !self.0.contains(&fault) {
+                warn!("authorized keys: {fault}");
+                self.0.insert(fault);
+            }
+        }
+    }
 }
 
 /// Reads at most `limit` bytes of a regular file; a pipe or a device in its place is an error, not a wait.
-pub(super) fn read_regular(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Metadata)> {
+pub fn read_regular(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Metadata)> {
     let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {

@@ -26,7 +26,7 @@ use super::failures::Failures;
 use super::host_keys::HostKeys;
 use super::passwords::{self, Answer, Check, Users};
 use super::{algorithms, probe};
-use crate::config::{self, Config, Method, Source};
+use crate::config::{self, Config, Method, Source, UserMode};
 use crate::tasks::aside;
 use crate::{sys, systemd};
 
@@ -63,6 +63,10 @@ impl Settings {
         if config.ssh.possible_methods().is_empty() && !config.ssh.authentication_methods.0.is_empty() {
             warn!("authentication_methods are all switched off by other keys: any method is enough");
         }
+        let user = nix::unistd::geteuid();
+        if config.ssh.user_mode == UserMode::System && !user.is_root() {
+            warn!(%user, "user_mode is \"system\", and the daemon does not run as root: only its own user can log in");
+        }
         let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys, keys.certificates));
         Arc::new(Self { source: source.clone(), config, russh, fingerprints })
     }
@@ -98,6 +102,7 @@ pub struct Server {
     greet: Notify,
     last_no_keys_reminder: Mutex<Option<Instant>>,
     reported: Mutex<Reported>,
+    reported_own: Mutex<Reported>,
     failures: Mutex<Failures>,
     penalties: Mutex<Penalties>,
     events: Events,
@@ -124,6 +129,7 @@ impl Server {
             greet: Notify::new(),
             last_no_keys_reminder: Mutex::new(None),
             reported: Mutex::default(),
+            reported_own: Mutex::default(),
             failures: Mutex::default(),
             penalties: Mutex::default(),
             events: Events::default(),
@@ -268,6 +274,11 @@ impl Server {
     /// Names in the log what is wrong with authorized keys, each fault once.
     pub fn report_key_faults(&self, list: &KeyList) {
         lock(&self.reported).warn_new(list);
+    }
+
+    /// The same for the files of one user.
+    pub fn report_own_key_faults(&self, list: &KeyList) {
+        lock(&self.reported_own).warn_more(list);
     }
 
     /// Counts a refused login, and says whether to log it, and how many were not logged before it.

@@ -2,14 +2,18 @@
 
 use std::path::Path;
 
-use crate::config::Ssh;
+use crate::config::{Ssh, UserMode};
 use crate::sftp::Options;
 use crate::ssh::channel::{self, Session};
 
 pub async fn run(mut session: Session) {
     // Bytes would not survive a terminal.
     session.terminal = None;
-    let args = options(&session.settings.config.ssh).to_args();
+    let mut options = options(&session.settings.config.ssh);
+    if session.settings.config.ssh.user_mode == UserMode::System && !session.settings.config.ssh.explicit.sftp_start {
+        options.start = session.account().map(|account| account.home.clone().into());
+    }
+    let args = options.to_args();
     channel::run_applet(session, "sftp-server", args).await;
 }
 
