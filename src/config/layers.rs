@@ -13,7 +13,6 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::keys::{fields_of, same_key};
 use super::load::{Place, Problem};
 use super::recover::{self, Recovered};
-use super::ssh::Explicit;
 use super::validate::{self, Verdict};
 use super::values::{self, split_commas};
 use super::{Accept, Config, Firmware, Legacy, Mdns, Secret, Ssh, User, Validation};
@@ -290,8 +289,6 @@ impl Layers {
         config.ssh.users = self.users.clone();
         config.ssh.authorized_keys = self.authorized_keys.iter().map(|(key, _)| key.clone()).collect();
         config.ssh.authorized_keys_file.clone_from(&self.authorized_keys_file);
-        let is_set = |key| self.items.get(&Section::Ssh).is_some_and(|items| items.contains_key(key));
-        config.ssh.explicit = Explicit { shell: is_set("shell"), sftp_start: is_set("sftp_start") };
         config.ssh.hello_timeout = config.ssh.hello_timeout.min(config.ssh.login_grace_time);
         if let Some(place) = &self.distrust
             && config.firmware.public_keys.is_empty()

@@ -38,7 +38,9 @@ pub use forwarding::{GatewayPorts, Permit, socket_is_permitted};
 pub use load::{Loaded, Place, Problem, load};
 pub use mdns::Mdns;
 pub use methods::Method;
-pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
+pub use ssh::{
+    AddressFamily, BootPartitionKeys, DEFAULT_SHELL, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh,
+};
 pub use traffic::ChannelTimeout;
 pub use user_mode::UserMode;
 pub use users::{MAX_PASSWORD, Secret, User, check_password_hash};

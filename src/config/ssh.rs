@@ -15,6 +15,9 @@ use super::values::{self, Bytes, Octal, Seconds, TextOrList, pattern_matches};
 /// The built-in SFTP server as a program in `[ssh.subsystem]`; the word is sshd_config's.
 pub const INTERNAL_SFTP: &str = "internal-sftp";
 
+/// Where nothing else is said.
+pub const DEFAULT_SHELL: &str = "/bin/sh";
+
 /// The SSH daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -75,16 +78,18 @@ pub struct Ssh {
     /// Certificates of host keys.
     #[serde(deserialize_with = "values::comma_list")]
     pub host_certificate: Vec<PathBuf>,
-    /// The login shell of sessions without a command, and what runs commands (`SHELL -c COMMAND`).
-    pub shell: Program,
+    /// The login shell of sessions without a command, and what runs commands (`SHELL -c COMMAND`). Unset: /bin/sh, or
+    /// the one that passwd(5) has for a user of the system.
+    pub shell: Option<Program>,
     /// Whether commands may be run.
     pub exec: Program,
     /// Whether the built-in `sftp` subsystem is there: sftp, scp and sshfs use it.
     pub sftp: bool,
     /// The folder that is `/` for SFTP clients, and that they cannot leave. Unset: the whole file system.
     pub sftp_root: Option<PathBuf>,
-    /// Where SFTP clients begin, inside `sftp_root`; `~` is the home folder.
-    pub sftp_start: PathBuf,
+    /// Where SFTP clients begin, inside `sftp_root`; `~` is the home folder. Unset: `/`, or the home folder of a user of
+    /// the system.
+    pub sftp_start: Option<PathBuf>,
     /// SFTP clients may change nothing.
     pub sftp_read_only: bool,
     /// Permissions that files made by SFTP clients do not get.
@@ -219,9 +224,6 @@ pub struct Ssh {
     /// The protocol of nerves_firmware_ssh, on a listener of its own.
     #[serde(deserialize_with = "values::elsewhere")]
     pub legacy: Legacy,
-    /// What is set, be it to its default: a user's own counts elsewhere.
-    #[serde(skip)]
-    pub explicit: Explicit,
 }
 
 impl Default for Ssh {
@@ -249,11 +251,11 @@ impl Default for Ssh {
             host_key_types: vec![HostKeyType::Ed25519],
             host_key: Vec::new(),
             host_certificate: Vec::new(),
-            shell: Program::Command(vec!["/bin/sh".into()]),
+            shell: None,
             exec: Program::Shell,
             sftp: true,
             sftp_root: None,
-            sftp_start: "/".into(),
+            sftp_start: None,
             sftp_read_only: false,
             sftp_umask: Octal(0o022),
             sftp_max_handles: 64,
@@ -316,7 +318,6 @@ impl Default for Ssh {
             ipqos: IpQos::default(),
             spool_dir: None,
             legacy: Legacy::default(),
-            explicit: Explicit::default(),
         }
     }
 }
@@ -329,6 +330,11 @@ impl Ssh {
             Method::Password => !self.password_authentication,
             Method::KeyboardInteractive => !self.kbd_interactive_authentication,
         }
+    }
+
+    /// The shell of whoever is no user of the system.
+    pub fn shell(&self) -> Program {
+        self.shell.clone().unwrap_or_else(|| Program::Command(vec![DEFAULT_SHELL.into()]))
     }
 
     /// Whether somebody of this name may log in at all.
@@ -359,13 +365,6 @@ impl Default for Legacy {
     fn default() -> Self {
         Self { enabled: false, port: 8989 }
     }
-}
-
-/// Keys whose default depends on the user that logs in (`user_mode`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Explicit {
-    pub shell: bool,
-    pub sftp_start: bool,
 }
 
 /// Which Internet protocols "all addresses" means.

@@ -51,9 +51,11 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "deny_users" => user_names(&ssh.deny_users),
         "firmware_users" => user_names(&ssh.firmware_users),
         "run_as" => ssh.run_as.as_deref().map_or(Ok(()), user_name).map(|()| Vec::new()),
-        "shell" if ssh.shell == Program::Shell => refuse("must be a program, not \"shell\""),
+        "shell" if ssh.shell == Some(Program::Shell) => refuse("must be a program, not \"shell\""),
         "sftp_root" => absolute_if_set(ssh.sftp_root.as_deref()),
-        "sftp_start" if ssh.sftp_start != Path::new("~") => absolute(&ssh.sftp_start),
+        "sftp_start" if ssh.sftp_start.as_deref() != Some(Path::new("~")) => {
+            absolute_if_set(ssh.sftp_start.as_deref())
+        }
         "sftp_umask" => mask(ssh.sftp_umask),
         "sftp_max_handles" => in_range(ssh.sftp_max_handles, 4..=1000, "handles"),
         "version_string" => version_string(&ssh.version_string),
@@ -244,7 +246,11 @@ pub fn key_file(path: &Path) -> Verdict {
     if !text.starts_with("%h/") {
         absolute(path)?;
     }
-    if has_other_tokens(&text, b"uhU") { refuse("has a `%` that is none of %u, %h, %U and %%") } else { fine() }
+    if has_other_tokens(&text, b"uhU") {
+        refuse("has a `%` that is none of %u, %h, %U and %%")
+    } else {
+        fine()
+    }
 }
 
 fn absolute_if_set(path: Option<&Path>) -> Verdict {
@@ -289,7 +295,11 @@ fn program(words: &[String]) -> Verdict {
 /// The tokens that arguments of `authorized_keys_command` may have (sshd_config(5), TOKENS).
 fn tokens(words: &[String]) -> Verdict {
     let is_wrong = |word: &String| has_other_tokens(word, b"uktf");
-    if words.iter().any(is_wrong) { refuse("has a `%` that is none of %u, %k, %t, %f and %%") } else { fine() }
+    if words.iter().any(is_wrong) {
+        refuse("has a `%` that is none of %u, %k, %t, %f and %%")
+    } else {
+        fine()
+    }
 }
 
 fn has_other_tokens(text: &str, known: &[u8]) -> bool {

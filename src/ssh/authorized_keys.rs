@@ -37,7 +37,8 @@ const MAX_REPORTED: usize = 256;
 
 /// The files that hold keys for all users; `myelin keys` writes the first.
 pub fn files(config: &Config) -> Vec<PathBuf> {
-    let mut files: Vec<_> = config.ssh.authorized_keys_file.iter().filter_map(|path| own::common(path)).collect();
+    let mut files: Vec<_> =
+        config.ssh.authorized_keys_file.iter().filter_map(|path| own::common(path)).collect();
     if files.is_empty() {
         files.push(config.state_dir.join("ssh/authorized_keys"));
     }

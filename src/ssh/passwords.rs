@@ -70,7 +70,7 @@ impl Users {
     /// Why a password of this user is wrong whatever it is, if that is so.
     pub fn obstacle(&self, name: &str) -> Option<&'static str> {
         self.unknown_hash.contains(name).then_some(
-            "the hash in /etc/shadow is of a kind that cannot be checked here: passwords need $6$ or $5$",
+            "the hash in /etc/shadow is of a kind that cannot be checked here: only sha512-crypt and sha256-crypt can",
         )
     }
 

@@ -25,6 +25,7 @@ use super::output::{Exit, Output};
 use super::pty::{self, Master};
 use super::relay::{self, READ_SIZE};
 use super::{Controls, Session, motd};
+use crate::config::{DEFAULT_SHELL, Program};
 use crate::ssh::account::Rights;
 use crate::sys;
 use crate::tasks::{self, Task};
@@ -119,10 +120,10 @@ enum Ends {
 fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
     let login = session.connection.login.get().ok_or(io::ErrorKind::PermissionDenied)?;
     let account = login.account.as_ref().map_err(|reason| io::Error::other(*reason))?;
-    let shell = match (&account.shell, &session.settings.config.ssh.shell) {
+    let shell = match (&account.shell, session.settings.config.ssh.shell()) {
         (Some(shell), _) => shell.clone(),
-        (None, crate::config::Program::Command(words)) => words.first().cloned().unwrap_or_default(),
-        (None, _) => "/bin/sh".into(),
+        (None, Program::Command(words)) => words.into_iter().next().unwrap_or_default(),
+        (None, _) => DEFAULT_SHELL.into(),
     };
     let (connection, source) = (&session.connection, &session.settings.source);
     let (program, arguments) = recipe.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;

@@ -79,6 +79,8 @@ pub fn listen_for_agent(shared: &Shared, options: &Options, path: &Path) -> Resu
     }
     let folder = path.parent().unwrap_or(path);
     let account = shared.account().ok_or(Refusal::Prohibited("there is no such user"))?;
+    // What an earlier worker could not remove must not become a way in.
+    let _ = fs::remove_dir_all(folder);
     // Who is no root has to get through the first.
     for (folder, mode) in folder.parent().into_iter().map(|all| (all, 0o711)).chain([(folder, 0o700)]) {
         files::make_dir(folder, mode).map_err(io::Error::other)?;

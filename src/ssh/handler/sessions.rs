@@ -57,7 +57,7 @@ impl Handler {
     fn shell(&self) -> Program {
         let login = self.connection.login.get();
         let own = login.and_then(|login| login.account.as_ref().ok()?.shell.clone());
-        own.map_or_else(|| self.settings.config.ssh.shell.clone(), |shell| Program::Command(vec![shell]))
+        own.map_or_else(|| self.settings.config.ssh.shell(), |shell| Program::Command(vec![shell]))
     }
 
     /// Starts `job` on a channel that has nothing running yet. `kind` is what sshd_config(5), ChannelTimeout, calls it.

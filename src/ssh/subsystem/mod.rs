@@ -96,7 +96,9 @@ impl Subsystem {
 async fn refuse(session: Session) {
     let (peer, user) = (session.connection.peer, session.connection.user());
     info!(%peer, user, "an update is refused: the user is not in firmware_users");
-    let text = format!("myelin: {user} may not update this device: firmware_users of its configuration lacks the name\n");
+    let text = format!(
+        "myelin: {user} may not update this device: firmware_users of its configuration lacks the name\n"
+    );
     let output = session.output();
     output.stderr(text.into()).await;
     session.flow.discard();
