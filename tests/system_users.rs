@@ -597,9 +597,7 @@ fn the_agent_is_behind_a_socket_of_its_user() {
     let Some(device) = system("allow_agent_forwarding = true") else { return };
     let sshd = Sshd::start(&device, "");
     let socket = device.path("agent");
-    let mut agent = Command::new("ssh-agent");
-    let mut agent = agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
-    wait_until("the agent is there", || socket.exists());
+    let _agent = Agent::start(&socket);
     let added =
         Command::new("ssh-add").arg("-q").arg(device.path("key")).env("SSH_AUTH_SOCK", &socket).status();
     assert!(added.unwrap().success());
@@ -634,8 +632,26 @@ fn the_agent_is_behind_a_socket_of_its_user() {
     ada.kill().unwrap();
     ada.wait().unwrap();
     wait_until("its socket is gone", || !Path::new(path.trim()).exists());
-    agent.kill().unwrap();
-    agent.wait().unwrap();
+}
+
+/// A real ssh-agent, for as long as this lives.
+struct Agent(Child);
+
+impl Agent {
+    fn start(socket: &Path) -> Self {
+        let mut agent = Command::new("ssh-agent");
+        agent.arg("-D").arg("-a").arg(socket).stdin(Stdio::null()).stdout(Stdio::null());
+        let agent = Self(agent.spawn().unwrap());
+        wait_until("the agent is there", || socket.exists());
+        agent
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A configuration with a fwup that takes everything and says so in the file `pushed`.
