@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use super::authorized_keys::command::KeyCommand;
-use super::authorized_keys::{KeyList, Reported};
+use super::authorized_keys::{self, KeyList, Reported};
 use super::channel::Controls;
 use super::channel::budget::Budget;
 use super::channel::flow::Budgets;
@@ -365,6 +365,7 @@ impl Server {
     pub fn remind_if_nobody_can_log_in(&self, config: &Config, list: &KeyList) {
         if !list.keys.is_empty()
             || !config.ssh.authorized_keys_command.is_empty()
+            || authorized_keys::are_personal(&config.ssh)
             || !Users::collect(config).is_empty()
         {
             return;

@@ -249,8 +249,8 @@ impl Handler {
         key: &PublicKey,
         algorithm: &Algorithm,
     ) -> Result<Authorized, &'static str> {
-        let may = self.may_be(user);
         let config = &self.settings.config;
+        config.ssh.lets_in(user)?;
         if !algorithms::accepted_key_algorithms(&config.ssh).contains(algorithm) {
             return Err("key type or signature not in pubkey_accepted_algorithms");
         }
@@ -276,7 +276,7 @@ impl Handler {
             },
         };
         // Asked last, so that nobody can tell by the time which users there are.
-        may.and(found)
+        self.may_be(user).and(found)
     }
 
     /// Whether somebody with a key that is not listed may have a certificate for it, which nobody knows before
