@@ -103,6 +103,7 @@ def measure_ssh(servers, client, chosen, sink, results):
         server.start()
         server.first_banner()
     results["memory"] = ssh_part.memory(servers, client, file)
+    results["sessions"] = ssh_part.sessions(servers, client)
     say("memory: done")
     for server in servers:
         client.push(server, small, server.ciphers[0])

@@ -60,6 +60,16 @@ class Client:
             raise SystemExit(f"push into {server.name} failed with {done.returncode}: {done.stderr!r} {done.stdout!r}")
         return took
 
+    def session(self, server):
+        """Logs in and has `cat` answer once; gives the ssh that stays, with its stdin and stdout."""
+        words = [*self.words(server), f"{USER.pw_name}@127.0.0.1", "cat"]
+        one = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        one.stdin.write(b"x")
+        one.stdin.flush()
+        if one.stdout.read(1) != b"x":
+            raise SystemExit(f"a session at {server.name} does not answer")
+        return one
+
     def login(self, server, kex=None):
         """Logs in and runs a command that does nothing; gives the seconds it took."""
         words = [*self.words(server, kex=kex), f"{USER.pw_name}@127.0.0.1", "true"]

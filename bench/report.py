@@ -2,6 +2,8 @@
 
 from statistics import median
 
+from ssh_part import SESSIONS
+
 MIB = 1024.0
 
 
@@ -83,6 +85,8 @@ def _own_targets(rows, results):
     growth = memory["growth"] / MIB
     pushed = results["size"] >> 20
     rows.at_most(f"growth of the worker's RSS during a push of {pushed} MiB", growth, 4, f"{growth:.2f} MiB", " MiB")
+    worker = results["sessions"]["worker"]["Rss"] / MIB
+    rows.at_most(f"RSS of the ssh worker with {SESSIONS} sessions", worker, 32, f"{worker:.1f} MiB", " MiB")
     rows.at_most("release binary, stripped", size / MIB / MIB, 5, f"{size / MIB / MIB:.2f} MiB", " MiB")
 
 
@@ -168,6 +172,13 @@ def memory(results):
     return table(head, rows)
 
 
+def sessions(results):
+    found = results["sessions"]
+    rows = [(server, *_mib(found[server])) for server in results["servers"]]
+    rows.insert(1, ("myelin: ssh worker", *_mib(found["worker"])))
+    return table(("Server", "RSS", "PSS", "Private dirty"), rows)
+
+
 def _mib(process):
     return [f"{process[key] / MIB:.2f}" for key in ("Rss", "Pss", "Private_Dirty")]
 
@@ -235,6 +246,9 @@ In MiB, from /proc/PID/smaps_rollup: idle after ten logins, and the largest sum 
 during one push with chacha20-poly1305.
 
 {memory(results)}
+The same with {SESSIONS} clients logged in, each with a command that waits, without the commands:
+
+{sessions(results)}
 ## Size
 
 In MiB, stripped.

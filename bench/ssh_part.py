@@ -16,6 +16,7 @@ CIPHERS = {
 SFTP_CIPHERS = ("chacha20-poly1305", "aes128-gcm")
 KEX = {"curve25519": "curve25519-sha256", "the client's default": None}
 LOGINS_BEFORE_MEMORY = 10
+SESSIONS = 100
 
 
 def in_turn(servers, round_number):
@@ -58,6 +59,27 @@ def memory(servers, client, file):
             result["growth"] = procs.resident(worker, "VmHWM") - before
         procs.settle(server.process.pid, server.idle_processes)
         found[server.name] = result
+    return found
+
+
+def sessions(servers, client):
+    """Memory while so many clients have a command that waits: of all processes but the commands, and of our worker."""
+    found = {}
+    for server in servers:
+        clients = []
+        try:
+            for _ in range(SESSIONS):
+                clients.append(client.session(server))
+            found[server.name] = procs.tree_memory(server.process.pid, leave_out=("cat", "sh", "bash", "dash"))
+            if server.name == "myelin":
+                found["worker"] = procs.memory(server.worker())
+        finally:
+            for one in clients:
+                one.stdin.close()
+            for one in clients:
+                one.wait(timeout=60)
+                one.stdout.close()
+        procs.settle(server.process.pid, server.idle_processes)
     return found
 
 

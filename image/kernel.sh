@@ -7,9 +7,9 @@
 . "$(dirname "$0")/common.sh"
 need depmod cpio xz dpkg-deb
 
-# The board's devices.
+# The board's devices; the emulated one has no watchdog but the kernel's own.
 case ${1:-virt} in
-    virt) flavour=cloud-arm64 devices="virtio_mmio virtio_blk virtio_net virtio-rng" ;;
+    virt) flavour=cloud-arm64 devices="virtio_mmio virtio_blk virtio_net virtio-rng softdog" ;;
     rpi3) flavour=arm64 devices="bcm2835 dwc2 cdc_ether" OUT=$OUT/rpi3; mkdir -p "$OUT" ;;
     *) die "$1 is no board of ours: virt, rpi3" ;;
 esac

@@ -31,6 +31,8 @@ mtype mtools
 unzip unzip
 zip zip
 cc gcc
+/usr/include/libssh/libssh.h libssh-dev
+/usr/share/doc/libfaketime libfaketime
 pgrep procps
 unshare util-linux
 ip iproute2

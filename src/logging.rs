@@ -1,7 +1,10 @@
-//! Log lines: to journald with fields where stderr is the journal, else as text on stderr.
+//! Log lines: to journald with fields where stderr is the journal, to syslogd, else as text on stderr.
 //!
 //! Libraries are not heard: russh alone would write a line for every packet. Secrets never get here,
 //! because the types that hold them print `[redacted]`.
+
+mod seldom;
+mod syslog;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,10 +15,15 @@ use std::sync::Mutex;
 
 use tracing::Level;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Config, LogLevel, LogTarget};
+pub use seldom::Seldom;
+use syslog::Syslog;
 
 /// Starts logging for this process; `config` decides where to and how much.
 pub fn start(config: &Config) {
@@ -27,7 +35,7 @@ pub fn start(config: &Config) {
     });
     let to_journal = match config.log {
         LogTarget::Auto => stderr_is_the_journal(),
-        LogTarget::Stderr => false,
+        LogTarget::Stderr | LogTarget::Syslog => false,
         LogTarget::Journald => true,
     };
     let registry = tracing_subscriber::registry().with(level);
@@ -35,15 +43,23 @@ pub fn start(config: &Config) {
     if to_journal && let Ok(journal) = tracing_journald::layer() {
         let _ = registry.with(journal.with_syslog_identifier("myelin".into())).try_init();
     } else {
+        let syslog = (config.log == LogTarget::Syslog).then(Syslog::new).and_then(Result::ok);
+        // syslogd has a clock of its own.
+        let clock: fn(&mut Writer<'_>) -> std::fmt::Result =
+            if syslog.is_some() { |_| Ok(()) } else { |writer| SystemTime.format_time(writer) };
+        let writer = match (syslog, open_without_waiting()) {
+            (Some(syslog), _) => BoxMakeWriter::new(syslog),
+            (None, Some(file)) => BoxMakeWriter::new(Mutex::new(file)),
+            (None, None) => BoxMakeWriter::new(io::stderr),
+        };
         let text = tracing_subscriber::fmt::layer()
             .with_target(false)
             .with_ansi(false)
+            .with_timer(clock)
             // Else a line that is lost is reported on stderr, which waits.
-            .log_internal_errors(false);
-        let _ = match open_without_waiting() {
-            Some(file) => registry.with(text.with_writer(Mutex::new(file))).try_init(),
-            None => registry.with(text.with_writer(io::stderr)).try_init(),
-        };
+            .log_internal_errors(false)
+            .with_writer(writer);
+        let _ = registry.with(text).try_init();
     }
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();

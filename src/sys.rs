@@ -153,6 +153,16 @@ pub fn inherit(command: &mut std::process::Command, fd: RawFd) {
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, move || clear_cloexec(fd)) };
 }
 
+/// Tells a watchdog how many seconds to wait for the next sign (the kernel's watchdog-api), and gives what it will wait.
+pub fn set_watchdog_timeout(watchdog: &impl AsFd, seconds: libc::c_int) -> io::Result<libc::c_int> {
+    // _IOWR('W', 6, int), which most processors spell so; mips, powerpc and sparc do not.
+    const WDIOC_SETTIMEOUT: libc::c_ulong = 0xc004_5706;
+    let mut seconds = seconds;
+    // SAFETY: the call reads and writes the one integer that the pointer is to.
+    let done = unsafe { libc::ioctl(watchdog.as_fd().as_raw_fd(), WDIOC_SETTIMEOUT as _, &raw mut seconds) };
+    check(done).map(|_| seconds)
+}
+
 /// Restarts the machine at once, without telling anybody (reboot(2)); `argument` is for its firmware.
 /// Only comes back with an error.
 pub fn reboot(argument: Option<&std::ffi::CStr>) -> io::Error {

@@ -6,13 +6,14 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::transfer::{PARAMIKO, python, succeeded};
-use common::{Device, banner, new_folder, pipe_into, text, wait_until};
+use common::{Device, banner, free_port, new_folder, pipe_into, text, wait_until};
 
 #[test]
 fn a_random_name_is_new_for_each_connection() {
@@ -243,4 +244,76 @@ fn a_busy_connection_is_no_exchange_of_keys() {
         });
     });
     assert!(!device.log().contains("rekey_timeout"));
+}
+
+#[test]
+fn log_lines_go_to_syslogd_and_to_stderr_without_one() {
+    if !Command::new("unshare").args(["-m", "true"]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: no mount namespaces here");
+        return;
+    }
+    // A /dev of its own, in which BusyBox' syslogd makes its socket; it ends with the daemon.
+    let system = r#"
+set -e
+mount --make-rprivate /
+mkdir "$0/dev"
+mount --rbind /dev "$0/dev"
+mount -t tmpfs none /dev
+for name in null zero random urandom tty ptmx; do touch "/dev/$name"; mount --bind "$0/dev/$name" "/dev/$name"; done
+setpriv --pdeathsig KILL busybox syslogd -n -O "$0/messages" &
+until [ -S /dev/log ]; do sleep 0.1; done
+exec "$@"
+"#;
+    let (folder, public) = new_folder();
+    let here = folder.path().display().to_string();
+    let device =
+        Device::start_wrapped(folder, &["unshare", "-m", "sh", "-c", system, &here], &public, "", "");
+    let config = fs::read_to_string(device.config()).unwrap();
+    fs::write(device.config(), format!("log = \"syslog\"\n{config}")).unwrap();
+    let mut device = device;
+    device.wait_until_it_answers();
+    device.stop();
+    fs::remove_dir(device.path("dev")).unwrap();
+    device.start_again();
+    device.assert_reachable();
+    let messages = || fs::read_to_string(device.path("messages")).unwrap_or_default();
+    wait_until("the login is there", || messages().contains("ssh.auth.ok"));
+    let all = messages();
+    let line = all.lines().find(|line| line.contains("ssh.auth.ok")).unwrap();
+    assert!(line.contains("auth.info myelin[") && line.contains("]: INFO ssh.auth.ok peer="), "{line}");
+    // One of this machine, which has no syslogd: nothing is lost.
+    let elsewhere = Device::start("", "");
+    let config = fs::read_to_string(elsewhere.config()).unwrap();
+    fs::write(elsewhere.config(), format!("log = \"syslog\"\n{config}")).unwrap();
+    let mut elsewhere = elsewhere;
+    elsewhere.stop();
+    elsewhere.start_again();
+    elsewhere.assert_reachable();
+    if !std::path::Path::new("/dev/log").exists() {
+        elsewhere.wait_for_log("INFO ssh.auth.ok");
+    }
+}
+
+#[test]
+fn an_address_may_have_a_port_of_its_own() {
+    let (folder, public) = new_folder();
+    let other = free_port();
+    let mut device = Device::start_in(folder, &public, "", "");
+    device.stop();
+    let config = fs::read_to_string(device.config()).unwrap();
+    let addresses = format!("[\"127.0.0.1\", \"127.0.0.2:{other}\"]");
+    fs::write(device.config(), config.replace("[\"127.0.0.1\", \"::1\"]", &addresses)).unwrap();
+    device.start_again();
+    device.assert_reachable();
+    let port = device.port;
+    for (address, port, answers) in [
+        ("127.0.0.2", other, true),
+        ("127.0.0.2", port, false),
+        ("127.0.0.1", other, false),
+        ("127.0.0.1", port, true),
+    ] {
+        assert_eq!(TcpStream::connect((address, port)).is_ok(), answers, "{address}:{port}");
+    }
+    let info = text(&device.myelin(&["ssh", "info"]).stdout);
+    assert!(info.contains(&format!("127.0.0.2:{other}")), "{info}");
 }

@@ -74,7 +74,11 @@ fn agent(board: &Board) -> Option<u32> {
 
 #[test]
 fn a_firmware_that_can_be_logged_in_to_is_validated() {
-    let board = start_trial("", TRIAL);
+    let mut board = Board::start("");
+    let config = fs::read_to_string(board.device.config()).unwrap();
+    fs::write(board.device.config(), format!("log_level = \"debug\"\n{config}")).unwrap();
+    set(&board, TRIAL);
+    board.reboot();
     wait_until("it is validated", || validated(&board) == json!(true));
     board.device.wait_for_log("the firmware has proved itself");
     assert!(board.device.log().contains("source=\"probe\""), "{}", board.device.log());

@@ -15,7 +15,7 @@ use super::load::{Place, Problem};
 use super::recover::{self, Recovered};
 use super::validate::{self, Verdict};
 use super::values::{self, split_commas};
-use super::{Accept, Config, Firmware, Legacy, Mdns, Secret, Ssh, User, Validation};
+use super::{Accept, Config, Firmware, Legacy, Mdns, Secret, Ssh, User, Validation, Watchdog};
 
 /// The accepted values of the files read so far.
 #[derive(Default)]
@@ -41,6 +41,7 @@ enum Section {
     Accept,
     Validation,
     Mdns,
+    Watchdog,
 }
 
 impl Section {
@@ -53,6 +54,7 @@ impl Section {
             Self::Accept => "firmware.accept",
             Self::Validation => "firmware.validation",
             Self::Mdns => "mdns",
+            Self::Watchdog => "watchdog",
         }
     }
 
@@ -65,6 +67,7 @@ impl Section {
             Self::Accept => fields_of::<Accept>(),
             Self::Validation => fields_of::<Validation>(),
             Self::Mdns => fields_of::<Mdns>(),
+            Self::Watchdog => fields_of::<Watchdog>(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Section {
             Self::Accept => alone::<Accept>(field, value).map(|_| Vec::new()),
             Self::Validation => validate::validation(&alone(field, value)?, field),
             Self::Mdns => validate::mdns(&alone(field, value)?, field),
+            Self::Watchdog => validate::watchdog(&alone(field, value)?, field),
         }
     }
 }
@@ -139,6 +143,7 @@ impl Layers {
                 (Section::Root, "ssh") => self.sub_section(Section::Ssh, place, value, reading),
                 (Section::Root, "firmware") => self.sub_section(Section::Firmware, place, value, reading),
                 (Section::Root, "mdns") => self.sub_section(Section::Mdns, place, value, reading),
+                (Section::Root, "watchdog") => self.sub_section(Section::Watchdog, place, value, reading),
                 (Section::Firmware, "accept") => self.sub_section(Section::Accept, place, value, reading),
                 (Section::Firmware, "validation") => {
                     self.sub_section(Section::Validation, place, value, reading);
@@ -284,6 +289,7 @@ impl Layers {
         config.firmware.accept = self.values(Section::Accept);
         config.firmware.validation = self.values(Section::Validation);
         config.mdns = self.values(Section::Mdns);
+        config.watchdog = self.values(Section::Watchdog);
         config.ssh.listen_address.retain(|address| validate::listen_address(address).is_ok());
         config.ssh.subsystem = self.subsystem.clone();
         config.ssh.users = self.users.clone();

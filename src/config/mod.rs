@@ -27,6 +27,7 @@ mod validate;
 mod validation;
 mod values;
 pub mod version;
+mod watchdog;
 
 use std::path::PathBuf;
 
@@ -46,7 +47,8 @@ pub use user_mode::UserMode;
 pub use users::{MAX_PASSWORD, Secret, User, check_password_hash};
 pub use validate::{random_name, subsystem as check_subsystem, user_name as check_user_name};
 pub use validation::{Accept, Gate, TrialAction, Validation};
-pub use values::{Bytes, pattern_matches, split_commas};
+pub use values::{Bytes, pattern_matches, split_commas, split_port};
+pub use watchdog::Watchdog;
 
 /// Everything that can be configured, with the defaults of an image that says nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +71,9 @@ pub struct Config {
     /// What the network is told.
     #[serde(deserialize_with = "values::elsewhere")]
     pub mdns: Mdns,
+    /// The hardware that restarts the board when nobody could log in any more.
+    #[serde(deserialize_with = "values::elsewhere")]
+    pub watchdog: Watchdog,
 }
 
 impl Default for Config {
@@ -81,6 +86,7 @@ impl Default for Config {
             ssh: Ssh::default(),
             firmware: Firmware::default(),
             mdns: Mdns::default(),
+            watchdog: Watchdog::default(),
         }
     }
 }
@@ -100,6 +106,8 @@ pub enum LogTarget {
     Auto,
     Stderr,
     Journald,
+    /// /dev/log (syslog(3)), facility auth.
+    Syslog,
 }
 
 /// The levels of `tracing`.

@@ -12,9 +12,11 @@ use super::algorithms::Kind;
 use super::forwarding::Permit;
 use super::ssh::INTERNAL_SFTP;
 use super::users::{MAX_PASSWORD, User, check_password_hash};
-use super::values::{Octal, Seconds};
+use super::values::{Octal, Seconds, split_port};
 use super::version::Version;
-use super::{BootPartitionKeys, Bytes, Config, Firmware, Mdns, Program, Ssh, SuccessAction, Validation};
+use super::{
+    BootPartitionKeys, Bytes, Config, Firmware, Mdns, Program, Ssh, SuccessAction, Validation, Watchdog,
+};
 
 pub type Verdict = Result<Vec<String>, String>;
 
@@ -143,6 +145,16 @@ pub fn mdns(mdns: &Mdns, field: &str) -> Verdict {
     }
 }
 
+pub fn watchdog(watchdog: &Watchdog, field: &str) -> Verdict {
+    match field {
+        "device" => absolute_if_set(watchdog.device.as_deref()),
+        "timeout" => time(watchdog.timeout, 2..=3_600),
+        // Shorter, and a slow board that is busy would be restarted.
+        "login_limit" => time(watchdog.login_limit, 10..=MAX_WAIT),
+        _ => fine(),
+    }
+}
+
 /// What can become a label of a host's name.
 fn host_name(template: &str) -> Verdict {
     let example = template.replace("%s", "0").replace("%h", "0");
@@ -189,12 +201,15 @@ pub fn user_name(name: &str) -> Result<(), String> {
 
 /// An IP address, in brackets or not, a link-local one with its zone; or `*` or `localhost`.
 pub fn listen_address(text: &str) -> Result<(), String> {
-    let plain = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let Some((address, _)) = split_port(text) else {
+        return Err(format!("`{text}` has no port from 1 to 65535"));
+    };
+    let plain = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
     let good = match plain.split_once('%') {
         Some((address, zone)) => address.parse::<Ipv6Addr>().is_ok() && (1..MAX_ZONE).contains(&zone.len()),
-        None => text == "*" || text == "localhost" || plain.parse::<IpAddr>().is_ok(),
+        None => address == "*" || address == "localhost" || plain.parse::<IpAddr>().is_ok(),
     };
-    if good { Ok(()) } else { Err(format!("`{text}` is no IP address (the port has a key of its own)")) }
+    if good { Ok(()) } else { Err(format!("`{text}` is no IP address, with or without a port")) }
 }
 
 /// IFNAMSIZ of the kernel, with its zero byte.
@@ -389,7 +404,11 @@ mod tests {
         for right in ["*", "localhost", "127.0.0.1", "::1", "[::]", "fe80::1%eth0", "[fe80::1%2]"] {
             assert!(listen_address(right).is_ok(), "{right}");
         }
-        for wrong in ["", "host", "1.2.3.4:22", "[::1]:22", "fe80::1%", "300.1.1.1", "1.2.3.4%eth0"] {
+        for right in ["*:2222", "localhost:1", "127.0.0.1:65535", "[::1]:22", "[fe80::1%eth0]:22"] {
+            assert!(listen_address(right).is_ok(), "{right}");
+        }
+        for wrong in ["", "host", "1.2.3.4:0", "[::1]:x", "*:65536", "fe80::1%", "300.1.1.1", "1.2.3.4%eth0"]
+        {
             assert!(listen_address(wrong).is_err(), "{wrong}");
         }
     }

@@ -236,6 +236,16 @@ pub fn pattern_matches(pattern: &str, text: &str) -> bool {
     pattern.iter().skip(p).all(|&byte| byte == b'*')
 }
 
+/// An address and the port behind it, if there is one: `10.0.0.5:2222`, `[::1]:2222`, `*:2222`. An IPv6 address without
+/// brackets has none, as in sshd_config(5). `None` for a port that is no number from 1 to 65535.
+pub fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (address, port) = match text.rsplit_once(':') {
+        Some((address, port)) if address.ends_with(']') || !address.contains(':') => (address, port),
+        _ => return Some((text, None)),
+    };
+    port.parse().ok().filter(|&port| port != 0).map(|port| (address, Some(port)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,10 +19,13 @@ pub fn read(entries: &[String]) -> Result<Vec<String>, PublicKeyError> {
 }
 
 fn read_one(entry: &str) -> Result<String, PublicKeyError> {
-    if !entry.starts_with('/') {
-        return decode(entry.as_bytes()).ok_or_else(|| PublicKeyError::Text { entry: entry.into() });
-    }
     let path = Path::new(entry);
+    // Of all keys one in 64 begins with a slash in base64.
+    match decode(entry.as_bytes()) {
+        Some(key) if !path.exists() => return Ok(key),
+        None if !entry.starts_with('/') => return Err(PublicKeyError::Text { entry: entry.into() }),
+        _ => {}
+    }
     let bytes = files::read_limited(path, MAX_FILE)?;
     let raw = <&[u8; KEY_LEN]>::try_from(bytes.as_slice()).ok().map(|key| BASE64.encode(key));
     raw.or_else(|| decode(&bytes)).ok_or_else(|| PublicKeyError::File { path: path.into() })
@@ -74,6 +77,12 @@ mod tests {
         let keys = read(&entries).unwrap();
         assert_eq!(keys, [KEY, KEY, KEY, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="]);
         assert!(read(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_key_may_look_like_a_path() {
+        let key = "/whOhu9+RUXloBuDOVpXipl5BVbWb2QalkVDExVFDGE=";
+        assert_eq!(read(&[key.into()]).unwrap(), [key]);
     }
 
     #[test]

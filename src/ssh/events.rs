@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use crate::hook::Question;
+use crate::logging::Seldom;
 use crate::tasks;
 
 /// How long the program may take.
@@ -15,6 +16,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 const MAX_OUTPUT: u64 = 64 << 10;
 /// How many of them run at once; what happens meanwhile is not told.
 const MAX_AT_ONCE: usize = 4;
+
+static LOST: Seldom = Seldom::new();
+static FAILED: Seldom = Seldom::new();
 
 pub struct Events {
     places: Arc<Semaphore>,
@@ -33,7 +37,10 @@ impl Events {
             return;
         }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return warn!(event, "on_event: too many programs run already; this event is not told");
+            if let Some(before) = LOST.is_due() {
+                warn!(event, before, "on_event: too many programs run already; this event is not told");
+            }
+            return;
         };
         let (words, mut environment) = (words.to_vec(), vec![("MYELIN_EVENT", event.to_owned())]);
         environment.extend(fields.iter().map(|(name, value)| (*name, value.to_string())));
@@ -51,7 +58,10 @@ impl Events {
                 Ok((_, status)) if status.success() => {}
                 Ok((_, status)) => debug!(%status, "on_event: the program failed"),
                 Err(error) => {
-                    warn!(%error, program = words.first(), "on_event: the program did not run to its end")
+                    if let Some(before) = FAILED.is_due() {
+                        let program = words.first();
+                        warn!(%error, program, before, "on_event: the program did not run to its end");
+                    }
                 }
             }
             drop(place);

@@ -169,7 +169,7 @@ impl russh::server::Handler for Handler {
         self.is_probe = self.server.probe.take(key.public_key, &self.connection);
         if self.is_probe {
             let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
-            info!(peer = %self.connection.peer, user = display::name(user), source = "probe", "ssh.auth.ok");
+            debug!(peer = %self.connection.peer, user = display::name(user), source = "probe", "ssh.auth.ok");
             let (user, account) = (display::name(user), Person::like_us().account);
             self.login = Some(Login { user, fingerprint, proofs: Vec::new(), account });
             return Ok(Auth::Accept);

@@ -1,6 +1,7 @@
 //! The probe: a login through the real port, with a real key exchange and a key of its own, that may do nothing.
 //!
-//! The agent worker makes the key in memory and tells its public half over the control socket, which is root's.
+//! The agent worker makes the key in memory and tells its public half over the control socket, which is root's; for a
+//! hardware watchdog the ssh worker does the same for itself.
 //! It is good for one login within a short time, from this machine's own addresses, and for one subsystem that
 //! does nothing: never for a shell, a command or anything else.
 
@@ -14,12 +15,15 @@ use russh::client::{self, AuthResult};
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{ChannelMsg, Disconnect, SshId};
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use super::connection::Connection;
 use super::control::{self, Request, Response};
+use super::server::Server;
 use super::{algorithms, host_keys};
 use crate::config::{Config, HostKeyType};
+use crate::systemd;
 use crate::tasks::aside;
 
 /// The only thing a probe may ask for.
@@ -87,14 +91,58 @@ pub async fn log_in(config: &Config, key: &Arc<PrivateKey>) -> Result<(), ProbeE
         let Some(address) = status.listening.iter().filter_map(|text| reachable(text)).nth(round) else {
             break;
         };
-        let login = log_in_at(address, Arc::clone(key), status.host_keys.clone());
-        match timeout(LOGIN_LIMIT, login).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(source)) => last = ProbeError::Login { address, source },
-            Err(_) => last = ProbeError::TimedOut { address },
+        match log_in_in_time(address, key, &status.host_keys).await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// Logs in at each listening address of this worker, again and again, and tells the service manager each time that all
+/// of it went well: the supervisor feeds a hardware watchdog for that.
+pub async fn keep_logging_in(server: Arc<Server>) {
+    let (Some(interval), Ok(key)) = (server.settings().config.watchdog.login_interval(), new_key()) else {
+        return std::future::pending().await;
+    };
+    loop {
+        match log_in_everywhere(&server, &key).await {
+            Ok(()) => systemd::tell("X_MYELIN_LOGIN=1"),
+            Err(error) => warn!(%error, "nobody could log in now"),
+        }
+        sleep(interval).await;
+    }
+}
+
+/// At least one address must answer. One that this machine has no more, as when a network went, says nothing.
+async fn log_in_everywhere(server: &Server, key: &Arc<PrivateKey>) -> Result<(), ProbeError> {
+    let mut result = Err(ProbeError::NoAddress);
+    for address in server.listening().iter().filter_map(|text| reachable(text)) {
+        server.probe.expect(key.public_key().clone());
+        match log_in_in_time(address, key, &server.settings().fingerprints).await {
+            Ok(()) => result = Ok(()),
+            Err(ProbeError::Login { source: russh::Error::IO(error), .. }) if is_no_address(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    result
+}
+
+fn is_no_address(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), AddrNotAvailable | HostUnreachable | NetworkUnreachable)
+}
+
+async fn log_in_in_time(
+    address: SocketAddr,
+    key: &Arc<PrivateKey>,
+    host_keys: &[String],
+) -> Result<(), ProbeError> {
+    match timeout(LOGIN_LIMIT, log_in_at(address, Arc::clone(key), host_keys.to_vec())).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(source)) => Err(ProbeError::Login { address, source }),
+        Err(_) => Err(ProbeError::TimedOut { address }),
+    }
 }
 
 /// Where a listening address can be reached from here; `None` for other services and unbound sockets.

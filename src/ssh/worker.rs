@@ -9,17 +9,18 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::connection::{self, Service};
 use super::host_keys::{self, HostKeys};
 use super::revocation;
 use super::server::{Server, Settings};
-use super::{control, forward};
+use super::{control, forward, probe};
 use crate::config::{self, Source};
 use crate::firmware::boot::Boot;
 use crate::firmware::store;
+use crate::logging::Seldom;
 use crate::systemd::PassedFd;
 use crate::tasks::{self, aside, task};
 use crate::{files, logging, sys, systemd};
@@ -28,8 +29,6 @@ use crate::{files, logging, sys, systemd};
 const OOM_SCORE: &[u8] = b"-800";
 /// After a failed accept: descriptors or memory are short, and a loop would make it worse.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the log says so.
-const ACCEPT_WARNING: Duration = Duration::from_secs(60);
 /// Errors of accept(2) that go away when somebody else goes.
 const SHORTAGES: [libc::c_int; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
 /// After so many steps of tasks the loop looks at timers and sockets, busy or not. A step of an upload takes a slow board
@@ -109,6 +108,7 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
     loops.spawn(task(async move { watcher.watch_for_missing_keys().await }));
     loops.spawn(task(control::serve(Arc::clone(&server))));
     loops.spawn(task(systemd::give_signs_of_life()));
+    loops.spawn(task(probe::keep_logging_in(Arc::clone(&server))));
     if !pending.is_empty() {
         loops.spawn(task(make_slow_keys(Arc::clone(&server), pending)));
     }
@@ -140,7 +140,7 @@ async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) 
 
 /// Accepts for ever. An error is the system's shortage, or an address that is not bound yet; it passes.
 async fn accept(server: Arc<Server>, listener: TcpListener, service: Service) {
-    let mut warned: Option<Instant> = None;
+    let warnings = Seldom::new();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -151,9 +151,8 @@ async fn accept(server: Arc<Server>, listener: TcpListener, service: Service) {
             // The supervisor has not got the address yet (accept(2)).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => sleep(UNBOUND_PAUSE).await,
             Err(error) => {
-                if warned.is_none_or(|at| at.elapsed() >= ACCEPT_WARNING) {
-                    warned = Some(Instant::now());
-                    warn!(%error, "cannot accept a connection; trying again");
+                if let Some(before) = warnings.is_due() {
+                    warn!(%error, before, "cannot accept a connection; trying again");
                 }
                 // Whoever waits in the backlog may be the owner.
                 if error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&code)) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use tracing::{error, info, warn};
 
-use crate::config::{AddressFamily, Ssh};
+use crate::config::{AddressFamily, Ssh, split_port};
 use crate::sockets;
 
 /// Sockets are kept at or above this number, out of the way of those that exec hands over (3, 4, …).
@@ -84,8 +84,18 @@ fn open_port(ssh: &Ssh, name: &'static str, port: u16, now: Instant) -> Vec<List
     // Port 0 means any free one, but the same on every address.
     let mut port = port;
     let mut listeners = Vec::new();
-    for mut address in addresses(ssh) {
-        address.set_port(port);
+    let mut addresses = addresses(ssh);
+    if name == "legacy" {
+        // Its port is one for all.
+        addresses.iter_mut().for_each(|address| address.set_port(0));
+        addresses.sort();
+        addresses.dedup();
+    }
+    for mut address in addresses {
+        let has_own_port = address.port() != 0;
+        if !has_own_port {
+            address.set_port(port);
+        }
         let socket = match open_socket(address) {
             Ok(socket) => socket,
             Err(Errno::EAFNOSUPPORT) => {
@@ -99,7 +109,9 @@ fn open_port(ssh: &Ssh, name: &'static str, port: u16, now: Instant) -> Vec<List
         };
         let retry = match sockets::listen(&socket, address) {
             Ok(bound) => {
-                port = bound.port();
+                if !has_own_port {
+                    port = bound.port();
+                }
                 info!(address = %bound, "ssh.listen");
                 address = bound;
                 None
@@ -114,7 +126,7 @@ fn open_port(ssh: &Ssh, name: &'static str, port: u16, now: Instant) -> Vec<List
     listeners
 }
 
-/// The addresses to listen on, without the port. What cannot be understood is left out with a warning;
+/// The addresses to listen on; port 0 is that of `ssh.port`. What cannot be understood is left out with a warning;
 /// when nothing is left, all addresses are meant, for a device that listens nowhere is lost.
 fn addresses(ssh: &Ssh) -> Vec<SocketAddr> {
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
@@ -126,17 +138,19 @@ fn addresses(ssh: &Ssh) -> Vec<SocketAddr> {
     };
     let mut found = Vec::new();
     for text in &ssh.listen_address {
-        match text.as_str() {
-            "*" => found.extend(&all),
-            "localhost" => {
-                found.push(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-                found.push(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
-            }
-            _ => match parse_address(text) {
-                Some(address) => found.push(address),
-                None => warn!(listen_address = text, "not an IP address of this device; ignored"),
-            },
+        let (address, port) = split_port(text).unwrap_or((text, None));
+        let meant = match address {
+            "*" => all.clone(),
+            "localhost" => vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()],
+            _ => parse_address(address).into_iter().collect(),
+        };
+        if meant.is_empty() {
+            warn!(listen_address = text, "not an IP address of this device; ignored");
         }
+        found.extend(meant.into_iter().map(|mut address| {
+            address.set_port(port.unwrap_or_default());
+            address
+        }));
     }
     found.dedup();
     if found.is_empty() { all } else { found }
@@ -174,6 +188,18 @@ mod tests {
         assert_eq!(parse_address("[::1]"), Some(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))));
         assert!(parse_address("fe80::1%lo").is_some_and(|a| a.to_string().contains("%1")));
         assert_eq!(parse_address("example.com"), None);
+    }
+
+    #[test]
+    fn addresses_may_have_ports_of_their_own() {
+        let listen_address =
+            ["127.0.0.1", "127.0.0.2:2022", "*:3022", "[::1]:4022", "::1"].map(String::from).to_vec();
+        let ssh = Ssh { listen_address, port: 22, ..Ssh::default() };
+        let found: Vec<String> = addresses(&ssh).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            ["127.0.0.1:0", "127.0.0.2:2022", "0.0.0.0:3022", "[::]:3022", "[::1]:4022", "[::1]:0"]
+        );
     }
 
     #[test]

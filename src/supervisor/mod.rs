@@ -11,6 +11,7 @@ mod listeners;
 mod notify;
 mod silence;
 mod trial;
+mod watchdog;
 mod worker;
 
 use std::ffi::OsString;
@@ -33,6 +34,7 @@ use last_resort::LastResort;
 use listeners::Listener;
 use notify::{Message, NotifySocket};
 use trial::{Event, TrialEnd};
+use watchdog::Watchdog;
 use worker::Recipe;
 
 /// Between attempts to get any socket at all.
@@ -105,6 +107,7 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
         agent,
         mdns,
         trial,
+        watchdog: Watchdog::new(config, now),
         last_resort: LastResort::new(file, &config.firmware.success_action),
         told_ready: false,
         next_sign_of_life: systemd::watchdog_interval().map(|_| now),
@@ -137,6 +140,7 @@ struct Supervisor {
     agent: Option<Charge>,
     mdns: Option<Charge>,
     trial: TrialEnd,
+    watchdog: Option<Watchdog>,
     last_resort: LastResort,
     told_ready: bool,
     /// When our own service manager hears of us next, if it wants to.
@@ -175,6 +179,7 @@ impl Supervisor {
             .chain(self.ssh.deadline())
             .chain([&self.agent, &self.mdns].into_iter().flatten().filter_map(Charge::deadline))
             .chain(self.trial.deadline())
+            .chain(self.watchdog.as_ref().and_then(Watchdog::deadline))
             .chain(self.next_sign_of_life)
             .min()
     }
@@ -195,6 +200,12 @@ impl Supervisor {
             other.act_on_time(now, &[]);
         }
         self.step_trial(Event::Time);
+        if let Some(watchdog) = &mut self.watchdog
+            && watchdog.act_on_time(now)
+            && let Some(worker) = self.ssh.worker()
+        {
+            worker.signal(Signal::SIGKILL);
+        }
     }
 
     fn step_trial(&mut self, event: Event) {
@@ -219,14 +230,17 @@ impl Supervisor {
             let charges = [Some(&mut self.ssh), self.agent.as_mut(), self.mdns.as_mut()];
             let mut workers: Vec<_> = charges.into_iter().flatten().filter_map(Charge::worker).collect();
             let pids: Vec<Pid> = workers.iter().map(|worker| worker.pid).collect();
-            let Some((pid, Message { ready, served })) = self.notify.receive(&pids) else { return };
+            let Some((pid, Message { ready, served, login })) = self.notify.receive(&pids) else { return };
             for worker in workers.iter_mut().filter(|worker| worker.pid == pid) {
                 worker.is_alive(Instant::now());
                 worker.served |= served;
                 worker.ready |= ready;
             }
-            let ssh_is_ready = self.ssh.worker().is_some_and(|ssh| ssh.pid == pid) && ready;
-            if ssh_is_ready && !self.told_ready {
+            let is_ssh = self.ssh.worker().is_some_and(|ssh| ssh.pid == pid);
+            if let Some(watchdog) = self.watchdog.as_mut().filter(|_| is_ssh && login) {
+                watchdog.login(Instant::now());
+            }
+            if is_ssh && ready && !self.told_ready {
                 self.told_ready = true;
                 sys::unmap_code();
                 sys::trim_heap();
@@ -269,6 +283,9 @@ impl Supervisor {
                 // Nobody to tell is no reason to stay.
                 let _ = systemd::notify("STOPPING=1");
                 let now = Instant::now();
+                if let Some(watchdog) = self.watchdog.take() {
+                    watchdog.end();
+                }
                 self.ssh.stop(now);
                 for other in [&mut self.agent, &mut self.mdns].into_iter().flatten() {
                     other.stop(now);

@@ -28,6 +28,8 @@ pub struct Message {
     pub ready: bool,
     /// It has done its work once (`X_MYELIN_SERVED=1`): its death calls for no back-off.
     pub served: bool,
+    /// A login worked at each listening address (`X_MYELIN_LOGIN=1`).
+    pub login: bool,
 }
 
 impl NotifySocket {
@@ -83,6 +85,7 @@ fn parse(text: &[u8]) -> Message {
         match line {
             b"READY=1" => message.ready = true,
             b"X_MYELIN_SERVED=1" => message.served = true,
+            b"X_MYELIN_LOGIN=1" => message.login = true,
             _ => {}
         }
     }
@@ -105,7 +108,7 @@ mod tests {
         let address =
             <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
         sender.send_to_addr(b"READY=1\nX=2", &address.unwrap()).unwrap();
-        let said = Message { ready: true, served: false };
+        let said = Message { ready: true, ..Message::default() };
         assert_eq!(socket.receive(&[Pid::from_raw(1), Pid::this()]), Some((Pid::this(), said)));
         assert_eq!(socket.receive(&[Pid::this()]), None);
     }

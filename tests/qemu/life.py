@@ -36,6 +36,7 @@ class Life(Steps):
             self.data_cannot_be_written,
             self.three_updates_in_a_row,
             self.validates_itself,
+            self.nobody_gets_in_any_more,
             self.never_well,
             self.data_is_repaired,
             self.data_beyond_repair,
@@ -183,6 +184,24 @@ class Life(Steps):
         self.proves_itself("b")
         self.restart()
         self.board.up("b", "2.3.0")
+
+    def nobody_gets_in_any_more(self):
+        """The daemon runs, but its logins fail: it feeds the watchdog no more, and that restarts the board."""
+        self.configure('[watchdog]\ndevice = "/dev/watchdog"\ntimeout = 10\nlogin_limit = 30\n')
+        self.board.ssh("sync")
+        self.restart()
+        self.board.up("b", "2.3.0")
+        give_up = time.monotonic() + 120
+        while self.board.ssh("cat /sys/class/watchdog/watchdog0/state") != "active\n":
+            assert time.monotonic() < give_up, self.board.ssh("dmesg | tail -20")
+        # Longer than the hardware's limit and the other one.
+        time.sleep(45)
+        assert self.board.ssh("cut -d . -f 1 /proc/uptime").strip().isdigit()
+        self.board.ssh("(sleep 1; ip link set lo down) > /dev/null 2>&1 &")
+        self.board.wait("Initiating system reboot", seconds=240)
+        self.board.up("b", "2.3.0")
+        self.configure("")
+        self.board.ssh("sync")
 
     def never_well(self):
         """Myelin itself goes back when the time of the trial is over."""

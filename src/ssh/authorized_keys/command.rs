@@ -15,6 +15,7 @@ use tracing::warn;
 use super::{KeyList, Reported, Source};
 use crate::config::{Config, check_user_name};
 use crate::hook::{self, Question};
+use crate::logging::Seldom;
 use crate::ssh::server::lock;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -24,8 +25,6 @@ const MAX_KEPT: usize = 64;
 const MAX_OUTPUT: u64 = 64 << 10;
 /// How many run at the same time: strangers make us start them.
 const AT_ONCE: usize = 4;
-/// How often the log says that it cannot be run.
-const WARN_PAUSE: Duration = Duration::from_secs(60);
 
 /// By user and fingerprint: until when an answer counts, and the answer.
 type Answers = HashMap<(String, String), (Instant, Arc<[u8]>)>;
@@ -35,7 +34,7 @@ pub struct KeyCommand {
     answers: Mutex<Answers>,
     places: Semaphore,
     reported: Mutex<Reported>,
-    warned: Mutex<Option<Instant>>,
+    complaints: Seldom,
 }
 
 impl Default for KeyCommand {
@@ -44,7 +43,7 @@ impl Default for KeyCommand {
             answers: Mutex::default(),
             places: Semaphore::new(AT_ONCE),
             reported: Mutex::default(),
-            warned: Mutex::default(),
+            complaints: Seldom::default(),
         }
     }
 }
@@ -133,10 +132,8 @@ impl KeyCommand {
     }
 
     fn complain(&self, reason: &str) {
-        let mut warned = lock(&self.warned);
-        if warned.is_none_or(|at| at.elapsed() >= WARN_PAUSE) {
-            *warned = Some(Instant::now());
-            warn!(reason, "authorized_keys_command lets nobody in");
+        if let Some(before) = self.complaints.is_due() {
+            warn!(reason, before, "authorized_keys_command lets nobody in");
         }
     }
 }

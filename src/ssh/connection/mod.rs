@@ -346,23 +346,21 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, ser
     };
     let (bytes_in, bytes_out) = connection.traffic();
     let seconds = connection.since.elapsed().as_secs();
-    if let Some(login) = connection.login.get() {
+    // The probe has shown nothing that could be taken away; nobody wants to hear of it each minute.
+    if let Some(login) = connection.login.get().filter(|login| !login.proofs.is_empty()) {
         info!(%peer, user = login.user, seconds, bytes_in, bytes_out, reason, "ssh.disconnect");
-        // The probe has shown nothing that could be taken away.
-        if !login.proofs.is_empty() {
-            server.tell(
-                "ssh.disconnect",
-                &[
-                    ("MYELIN_PEER", &peer),
-                    ("MYELIN_USER", &login.user),
-                    ("MYELIN_KEY", &login.fingerprint),
-                    ("MYELIN_REASON", &reason),
-                    ("MYELIN_SECONDS", &seconds),
-                    ("MYELIN_BYTES_IN", &bytes_in),
-                    ("MYELIN_BYTES_OUT", &bytes_out),
-                ],
-            );
-        }
+        server.tell(
+            "ssh.disconnect",
+            &[
+                ("MYELIN_PEER", &peer),
+                ("MYELIN_USER", &login.user),
+                ("MYELIN_KEY", &login.fingerprint),
+                ("MYELIN_REASON", &reason),
+                ("MYELIN_SECONDS", &seconds),
+                ("MYELIN_BYTES_IN", &bytes_in),
+                ("MYELIN_BYTES_OUT", &bytes_out),
+            ],
+        );
     } else {
         debug!(%peer, seconds, bytes_in, bytes_out, reason, "ssh.disconnect");
     }

@@ -7,10 +7,13 @@ use tracing::warn;
 
 use crate::config::{Method, check_user_name};
 use crate::hook::{self, Question};
+use crate::logging::Seldom;
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// It has nothing to say, but should not end for having said it.
 const MAX_OUTPUT: u64 = 64 << 10;
+
+static SILENT: Seldom = Seldom::new();
 
 /// What became of a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +57,9 @@ pub async fn ask(words: &[String], user: &str, peer: SocketAddr, method: Method,
         _ => {
             let error =
                 status.map_or_else(|error| error, |status| format!("{status}, which is none of 0, 1 and 2"));
-            warn!(error, "auth_command gave no answer");
+            if let Some(before) = SILENT.is_due() {
+                warn!(error, before, "auth_command gave no answer");
+            }
             Answer::Wrong("auth_command gave no answer")
         }
     }
