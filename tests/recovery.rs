@@ -206,6 +206,17 @@ fn a_panic_ends_its_connection_only() {
     device.assert_reachable();
 }
 
+#[test]
+fn a_worker_that_leaks_is_replaced() {
+    let device = Device::start("max_memory = \"64M\"", "");
+    let worker = device.worker();
+    let _ = device.ssh_with(&["-s"]).arg("myelin-leak").stdin(Stdio::null()).output().unwrap();
+    device.wait_for_log("the ssh worker has grown beyond ssh.max_memory");
+    wait_until("another worker runs", || device.worker() != worker);
+    device.assert_reachable();
+    assert_eq!(device.log().matches("grown beyond").count(), 1, "{}", device.log());
+}
+
 /// The service manager's end of sd_notify(3), and what NOTIFY_SOCKET has to be.
 fn service_manager(folder: &Path) -> (UnixDatagram, String) {
     let path = folder.join("notify");

@@ -188,6 +188,8 @@ pub struct Ssh {
     pub max_startups: usize,
     /// Connections that have logged in.
     pub max_connections: usize,
+    /// What the ssh worker may have in memory before it is replaced; 0 is no limit.
+    pub max_memory: Bytes,
     /// Session channels of one connection.
     pub max_sessions: usize,
     /// Signed or password attempts of one connection.
@@ -301,6 +303,7 @@ impl Default for Ssh {
             rekey_timeout: Seconds::from_secs(30),
             max_startups: 64,
             max_connections: 128,
+            max_memory: Bytes(128 << 20),
             max_sessions: 8,
             max_auth_tries: 6,
             per_source_penalties: true,

@@ -80,6 +80,7 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "max_startups" => in_range(ssh.max_startups, 4..=1000, "connections"),
         "max_connections" => in_range(ssh.max_connections, 1..=1000, "connections"),
         // 0 would leave a device on which nothing can be started, fwup included.
+        "max_memory" if ssh.max_memory.0 != 0 => size(ssh.max_memory, 32 << 20..=1 << 40),
         "max_sessions" => in_range(ssh.max_sessions, 1..=64, "sessions"),
         "permit_open" => all_name_a_host(&ssh.permit_open),
         "permit_socket" => all_absolute(&ssh.permit_socket),

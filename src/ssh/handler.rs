@@ -96,7 +96,7 @@ impl russh::server::Handler for Handler {
 
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
         #[cfg(debug_assertions)]
-        super::provoke::panic_if_asked(user, &self.connection);
+        super::provoke::fault_if_asked(user, &self.connection);
         self.begin(user).await;
         if !self.needs_nothing(user) {
             return Ok(self.reject());
@@ -414,7 +414,7 @@ impl russh::server::Handler for Handler {
         session: &mut RusshSession,
     ) -> Result<(), Error> {
         #[cfg(debug_assertions)]
-        if super::provoke::panic_if_asked(name, &self.connection) {
+        if super::provoke::fault_if_asked(name, &self.connection) {
             return answer(session, id, true);
         }
         if self.options.command().is_some() && self.connection.service == Service::Ssh {

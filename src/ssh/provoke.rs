@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 
-/// Whether this is the name of a fault: a panic in the loop of the connection, or in a task of it.
-pub fn panic_if_asked(name: &str, connection: &Arc<Connection>) -> bool {
+/// Whether this is the name of a fault: a panic in the loop of the connection, or in a task of it, or a leak.
+pub fn fault_if_asked(name: &str, connection: &Arc<Connection>) -> bool {
     match name {
         "myelin-panic" => panic!("asked to"),
         "myelin-panic-task" => {
             connection.spawn(async { panic!("asked to") });
+        }
+        "myelin-leak" => {
+            std::mem::forget(vec![1_u8; 96 << 20]);
         }
         _ => return false,
     }

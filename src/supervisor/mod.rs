@@ -8,6 +8,7 @@ mod backoff;
 mod charge;
 mod last_resort;
 mod listeners;
+mod memory;
 mod notify;
 mod silence;
 mod trial;
@@ -108,6 +109,7 @@ fn run(source: &Source, config: &Config) -> io::Result<()> {
         mdns,
         trial,
         watchdog: Watchdog::new(config, now),
+        max_memory: config.ssh.max_memory.0,
         last_resort: LastResort::new(file, &config.firmware.success_action),
         told_ready: false,
         next_sign_of_life: systemd::watchdog_interval().map(|_| now),
@@ -141,6 +143,8 @@ struct Supervisor {
     mdns: Option<Charge>,
     trial: TrialEnd,
     watchdog: Option<Watchdog>,
+    /// Of the ssh worker, in bytes; zero is no limit.
+    max_memory: u64,
     last_resort: LastResort,
     told_ready: bool,
     /// When our own service manager hears of us next, if it wants to.
@@ -237,6 +241,9 @@ impl Supervisor {
                 worker.ready |= ready;
             }
             let is_ssh = self.ssh.worker().is_some_and(|ssh| ssh.pid == pid);
+            if is_ssh && let Some(worker) = self.ssh.worker() {
+                memory::check(worker, self.max_memory, Instant::now());
+            }
             if let Some(watchdog) = self.watchdog.as_mut().filter(|_| is_ssh && login) {
                 watchdog.login(Instant::now());
             }

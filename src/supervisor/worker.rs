@@ -27,6 +27,8 @@ pub struct Worker {
     pub last_sign_of_life: Instant,
     pub ready: bool,
     pub served: bool,
+    /// When it was told to end for what it is, so that another follows.
+    pub asked_to_end: Option<Instant>,
     /// How its silence was excused, and until when.
     excused: Option<(Excuse, Instant)>,
 }
@@ -83,6 +85,7 @@ impl Recipe {
                     last_sign_of_life: now,
                     ready: false,
                     served: false,
+                    asked_to_end: None,
                     excused: None,
                 })
             }
