@@ -92,7 +92,8 @@ impl Account {
         let user = found.or_else(|| User::from_uid(geteuid()).ok().flatten()).ok_or(NO_USER)?;
         let of_passwd = user.passwd.to_string_lossy();
         let of_shadow = shadow::read();
-        let password = of_shadow.get(&user.name).map_or(&*of_passwd, |hash| hash.expose());
+        let entry = of_shadow.iter().find(|(name, _)| *name == user.name);
+        let password = entry.map_or(&*of_passwd, |(_, hash)| hash.expose());
         let is_locked = password.starts_with('!');
         let shell = user.shell.to_string_lossy().into_owned();
         let account = Self::new(user);

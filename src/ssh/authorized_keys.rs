@@ -22,6 +22,7 @@ use thiserror::Error;
 use tracing::warn;
 
 use crate::config::{BootPartitionKeys, Config, Ssh};
+use crate::logging::Seldom;
 
 use line::check_size;
 pub use line::{Key, LineError, key_in_line, parse_line};
@@ -32,8 +33,8 @@ pub use options::time::Expiry;
 pub const MAX_FILE: u64 = 1 << 20;
 /// How many lines of a file, or of an item of the configuration, are read.
 pub const MAX_LINES: usize = 4096;
-/// Faults of users' own files that are remembered.
-const MAX_REPORTED: usize = 256;
+/// Faults of one user's own files that are named at once.
+const MAX_NAMED: usize = 8;
 
 /// The files that hold keys for all users; `myelin keys` writes the first.
 pub fn files(config: &Config) -> Vec<PathBuf> {
@@ -155,7 +156,7 @@ impl KeyList {
             }
         }
         for item in &config.ssh.authorized_keys {
-            list.add_lines(item.as_bytes(), config.ssh.required_rsa_size, |_| Source::Config);
+            list.add_lines(item.as_bytes(), config.ssh.required_rsa_size, &|_| Source::Config);
         }
         let mut loose = Vec::new();
         let authorities = config.ssh.trusted_user_ca_keys.iter().cloned();
@@ -198,6 +199,15 @@ impl KeyList {
 
     pub fn is_revoked(&self, key: &PublicKey) -> bool {
         self.revoked.iter().any(|entry| entry.key.matches(key))
+    }
+
+    /// Logs the faults of files that are one user's, now and then: there are other lists, and strangers make us read them.
+    pub fn warn_seldom(&self) {
+        static LINES: Seldom = Seldom::new();
+        let faults = self.faults();
+        if !faults.is_empty() && LINES.is_due().is_some() {
+            faults.iter().take(MAX_NAMED).for_each(|fault| warn!("authorized keys: {fault}"));
+        }
     }
 
     fn faults(&self) -> BTreeSet<String> {
@@ -248,7 +258,7 @@ impl KeyList {
         }
         let on_boot_partition = boot_partition_file(config).as_deref() == Some(path);
         let before = self.keys.len();
-        self.add_lines(content, config.ssh.required_rsa_size, |line| match on_boot_partition {
+        self.add_lines(content, config.ssh.required_rsa_size, &|line| match on_boot_partition {
             true => Source::BootPartition { path: path.to_owned(), line },
             false => Source::File { path: path.to_owned(), line },
         });
@@ -259,7 +269,7 @@ impl KeyList {
         }
     }
 
-    fn add_lines(&mut self, content: &[u8], required_rsa_size: u32, source: impl Fn(usize) -> Source) {
+    fn add_lines(&mut self, content: &[u8], required_rsa_size: u32, source: &dyn Fn(usize) -> Source) {
         let content = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content);
         for (index, line) in content.split(|byte| *byte == b'\n').take(MAX_LINES).enumerate() {
             // Comments may be in any encoding; the rest of a good line is ASCII.
@@ -288,19 +298,6 @@ impl Reported {
             warn!("authorized keys: {fault}");
         }
         self.0 = now;
-    }
-
-    /// Logs the faults of one list among several that were not logged of late.
-    pub fn warn_more(&mut self, list: &KeyList) {
-        if self.0.len() > MAX_REPORTED {
-            self.0.clear();
-        }
-        for fault in list.faults() {
-            if !self.0.contains(&fault) {
-                warn!("authorized keys: {fault}");
-                self.0.insert(fault);
-            }
-        }
     }
 }
 

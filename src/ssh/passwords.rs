@@ -8,7 +8,7 @@ mod hash;
 mod program;
 pub mod shadow;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
@@ -31,22 +31,21 @@ pub struct Users {
     /// `auth_command` knows them.
     elsewhere: bool,
     /// The system has a password of theirs that cannot be checked here.
-    unknown_hash: BTreeSet<String>,
+    unknown_hash: Vec<String>,
 }
 
 impl Users {
     pub fn collect(config: &Config) -> Self {
         let permit_empty = config.ssh.permit_empty_passwords;
         if !config.ssh.auth_command.is_empty() {
-            let (all, unknown_hash) = Default::default();
-            return Self { all, permit_empty, elsewhere: true, unknown_hash };
+            return Self { all: BTreeMap::new(), permit_empty, elsewhere: true, unknown_hash: Vec::new() };
         }
         let mut all = config.ssh.users.clone();
         for path in [lasting_file(config), file(config)] {
             all.extend(added(&path));
         }
         all.retain(|_, user| permit_empty || !hash::is_empty(user));
-        let mut users = Self { all, permit_empty, elsewhere: false, unknown_hash: BTreeSet::new() };
+        let mut users = Self { all, permit_empty, elsewhere: false, unknown_hash: Vec::new() };
         if config.ssh.shadow_passwords && config.ssh.user_mode == UserMode::System {
             users.add_those_of_the_system();
         }
@@ -62,14 +61,14 @@ impl Users {
             if check_password_hash(hash.expose()).is_ok() {
                 self.all.insert(name, User { password_hash: Some(hash), password: None });
             } else {
-                self.unknown_hash.insert(name);
+                self.unknown_hash.push(name);
             }
         }
     }
 
     /// Why a password of this user is wrong whatever it is, if that is so.
     pub fn obstacle(&self, name: &str) -> Option<&'static str> {
-        self.unknown_hash.contains(name).then_some(
+        self.unknown_hash.iter().any(|unknown| unknown == name).then_some(
             "the hash in /etc/shadow is of a kind that cannot be checked here: only sha512-crypt and sha256-crypt can",
         )
     }

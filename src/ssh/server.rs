@@ -102,7 +102,6 @@ pub struct Server {
     greet: Notify,
     last_no_keys_reminder: Mutex<Option<Instant>>,
     reported: Mutex<Reported>,
-    reported_own: Mutex<Reported>,
     failures: Mutex<Failures>,
     penalties: Mutex<Penalties>,
     events: Events,
@@ -129,7 +128,6 @@ impl Server {
             greet: Notify::new(),
             last_no_keys_reminder: Mutex::new(None),
             reported: Mutex::default(),
-            reported_own: Mutex::default(),
             failures: Mutex::default(),
             penalties: Mutex::default(),
             events: Events::default(),
@@ -274,11 +272,6 @@ impl Server {
     /// Names in the log what is wrong with authorized keys, each fault once.
     pub fn report_key_faults(&self, list: &KeyList) {
         lock(&self.reported).warn_new(list);
-    }
-
-    /// The same for the files of one user.
-    pub fn report_own_key_faults(&self, list: &KeyList) {
-        lock(&self.reported_own).warn_more(list);
     }
 
     /// Counts a refused login, and says whether to log it, and how many were not logged before it.

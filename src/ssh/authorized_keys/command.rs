@@ -75,7 +75,7 @@ impl KeyCommand {
                 }
             },
         };
-        list.add_lines(&answer, config.ssh.required_rsa_size, |line| Source::Command { line });
+        list.add_lines(&answer, config.ssh.required_rsa_size, &|line| Source::Command { line });
         lock(&self.reported).warn_new(&list);
         list
     }

@@ -45,7 +45,7 @@ impl KeyList {
                 Ok(content) => {
                     let content = list.whole_lines(&path, content);
                     let source = |line| Source::File { path: path.clone(), line };
-                    list.add_lines(&content, config.ssh.required_rsa_size, source);
+                    list.add_lines(&content, config.ssh.required_rsa_size, &source);
                 }
                 Err(FileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => list.file_errors.push(error),

@@ -106,7 +106,7 @@ impl Handler {
             let looked_up = aside(move || Person::look_up(&settings.config, &name)).await;
             looked_up.unwrap_or_else(|_| Person::unnamed())
         };
-        self.server.report_own_key_faults(&person.keys);
+        person.keys.warn_seldom();
         self.entrance = Entrance::new(Some(user), person, ssh.possible_methods());
         self.options = Options::default();
     }

@@ -1,6 +1,5 @@
 //! The passwords of the system's users: shadow(5), as far as we may read it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::config::Secret;
@@ -10,12 +9,12 @@ const PATH: &str = "/etc/shadow";
 const MAX_FILE: u64 = 1 << 20;
 
 /// What stands in the place of each user's password; nothing where the file cannot be read.
-pub fn read() -> BTreeMap<String, Secret> {
+pub fn read() -> Vec<(String, Secret)> {
     let content = read_regular(Path::new(PATH), MAX_FILE).map(|(content, _)| content).unwrap_or_default();
     parse(&zeroize::Zeroizing::new(content))
 }
 
-fn parse(content: &[u8]) -> BTreeMap<String, Secret> {
+fn parse(content: &[u8]) -> Vec<(String, Secret)> {
     let entry = |line: &[u8]| {
         let mut fields = std::str::from_utf8(line).ok()?.split(':');
         Some((fields.next()?.to_owned(), Secret::new(fields.next()?.to_owned())))
@@ -30,7 +29,7 @@ mod tests {
     #[test]
     fn names_have_hashes() {
         let parsed = parse(b"root:*:19000:0:99999:7:::\nada:$6$a$b:1::::::\n\nbroken\n\xff:x:\nbob:!:");
-        let expected = [("ada", "$6$a$b"), ("bob", "!"), ("root", "*")];
+        let expected = [("root", "*"), ("ada", "$6$a$b"), ("bob", "!")];
         assert!(parsed.iter().map(|(name, hash)| (name.as_str(), hash.expose())).eq(expected));
     }
 }
