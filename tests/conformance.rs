@@ -5,13 +5,14 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 use common::transfer::{PARAMIKO, python, succeeded};
-use common::{Device, is_running, new_folder, new_key, pipe_into, random_bytes, text, wait_until};
+use common::{Device, free_port, is_running, new_folder, new_key, pipe_into, random_bytes, text, wait_until};
 
 /// Ours and OpenSSH's, configured alike. Without root there is no second one.
 fn both(ours: &str, sshd: &str) -> Vec<(&'static str, Device)> {
@@ -186,14 +187,19 @@ fn what_was_started_to_stay_stays() {
     }
 }
 
+/// Makes this the file of keys, wherever that is.
+fn authorize(device: &Device, lines: &str) {
+    let files = ["keys", "state/ssh/authorized_keys"].map(|name| device.path(name));
+    let file = files.iter().find(|path| path.exists()).unwrap_or(&files[1]);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, format!("{lines}\n")).unwrap();
+}
+
 /// The keys that this line lets in, at ours and at OpenSSH's.
 fn lets_in(line: impl Fn(&str) -> String, command: &str) -> Vec<(String, Option<i32>)> {
     let answers = both("", "").into_iter().map(|(_, device)| {
         let public = new_key(&device.path("other"));
-        let file = ["keys", "state/ssh/authorized_keys"].map(|name| device.path(name));
-        let file = file.iter().find(|path| path.exists()).unwrap_or(&file[1]);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, line(&public)).unwrap();
+        authorize(&device, &line(&public));
         let identity = format!("IdentityFile={}", device.path("other").display());
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "none", "-o", &identity]);
@@ -321,4 +327,74 @@ fn a_clock_that_jumps_ends_nobody_and_delays_nothing() {
     assert_eq!(worker, 1, "{}", device.log());
     session.kill().unwrap();
     session.wait().unwrap();
+}
+
+/// Gives back what it gets, to each client, until this test's process ends.
+fn echo_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+    port
+}
+
+#[test]
+fn other_clients_forward_ports_too() {
+    let paramiko = r#"
+channel = transport.open_channel("direct-tcpip", ("127.0.0.1", TARGET), ("127.0.0.1", 1))
+channel.sendall(b"x" * 100000)
+channel.shutdown_write()
+seen = b""
+while part := channel.recv(65536): seen += part
+print(len(seen))
+"#;
+    let asyncssh = r#"
+import asyncio, asyncssh, sys
+async def main():
+    async with asyncssh.connect("127.0.0.1", int(sys.argv[1]), username="root", client_keys=[sys.argv[2]],
+                                known_hosts=None, agent_path=None, config=None) as connection:
+        listener = await connection.forward_local_port("127.0.0.1", 0, "127.0.0.1", TARGET)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.get_port())
+        writer.write(b"x" * 100000)
+        writer.write_eof()
+        print(len(await reader.read()))
+asyncio.run(asyncio.wait_for(main(), 60))
+"#;
+    let target = echo_server();
+    for (name, device) in both("", "") {
+        for (module, program) in
+            [("paramiko", PARAMIKO.to_owned() + paramiko), ("asyncssh", asyncssh.to_owned())]
+        {
+            let output = python(&device, module, &program.replace("TARGET", &target.to_string()));
+            succeeded(&output, &format!("{name} {module}"));
+            assert_eq!(text(&output.stdout), "100000\n", "{name} {module}");
+        }
+        // dropbear's client, by a key of its own.
+        let key = device.path("dropbear");
+        let made = Command::new("dropbearkey").args(["-t", "ed25519", "-f"]).arg(&key).output().unwrap();
+        let line =
+            text(&made.stdout).lines().find(|line| line.starts_with("ssh-ed25519")).unwrap().to_owned();
+        authorize(&device, &line);
+        let port = free_port();
+        let mut client = Command::new("dbclient");
+        client.args(["-y", "-y", "-N", "-i"]).arg(&key).args(["-L", &format!("{port}:127.0.0.1:{target}")]);
+        client.args(["-p", &device.port.to_string(), "root@127.0.0.1"]).stdin(Stdio::null());
+        let mut client = client.stderr(Stdio::null()).spawn().unwrap();
+        let mut stream = None;
+        wait_until("dbclient listens", || {
+            stream = TcpStream::connect(("127.0.0.1", port)).ok();
+            stream.is_some()
+        });
+        let mut stream = stream.unwrap();
+        stream.write_all(b"through dropbear").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut seen = String::new();
+        stream.read_to_string(&mut seen).unwrap();
+        client.kill().unwrap();
+        client.wait().unwrap();
+        assert_eq!(seen, "through dropbear", "{name}");
+    }
 }

@@ -113,8 +113,10 @@ fn key_problems(loaded: &Loaded, source: &Source) -> Vec<Problem> {
     problems
         .extend(whole.map(|error| problem(place_of(source), "ssh.authorized_keys_file", error.to_string())));
     let ssh = &loaded.config.ssh;
-    let asks_programs = !ssh.authorized_keys_command.is_empty() || !ssh.auth_command.is_empty();
-    if keys == 0 && ssh.users.is_empty() && !asks_programs {
+    let are_elsewhere = !ssh.authorized_keys_command.is_empty()
+        || !ssh.auth_command.is_empty()
+        || authorized_keys::are_personal(ssh);
+    if keys == 0 && ssh.users.is_empty() && !are_elsewhere {
         let text = "no key can log in: put one here, or run `myelin keys add`".to_owned();
         problems.push(problem(place_of(source), "ssh.authorized_keys", text));
     }

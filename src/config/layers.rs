@@ -232,7 +232,7 @@ impl Layers {
     fn key_files(&mut self, name: &str, value: Spanned<DeValue<'_>>, reading: &Reading<'_>) {
         for (text, place) in self.texts(name, value, reading) {
             for path in split_commas(&text).map(PathBuf::from) {
-                let verdict = validate::absolute(&path);
+                let verdict = validate::key_file(&path);
                 if verdict.is_ok() && !self.authorized_keys_file.contains(&path) {
                     self.authorized_keys_file.push(path);
                 }

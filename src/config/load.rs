@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(loaded.config.state_dir, Path::new("/x"));
         assert_eq!((ssh.login_grace_time, ssh.max_auth_tries), (Seconds::from_secs(60), 3));
         assert_eq!((ssh.rekey_limit, ssh.macs.as_str()), (Bytes(64 << 20), "+hmac-sha2-256,hmac-sha2-512"));
-        assert_eq!(ssh.shell, Program::Command(vec!["/bin/ash".into(), "-x".into()]));
+        assert_eq!(ssh.shell, Some(Program::Command(vec!["/bin/ash".into(), "-x".into()])));
         assert!(ssh.legacy.enabled);
     }
 
@@ -203,7 +203,7 @@ mod tests {
     fn broken_toml_loses_the_wrong_lines_only() {
         let loaded = from_text("state_dir = \"/x\"\n[ssh]\nport = = 3\nshell = \"/bin/bash\"\n");
         assert_eq!((loaded.config.ssh.port, problems(&loaded).len()), (22, 1));
-        assert_eq!(loaded.config.ssh.shell, Program::Command(vec!["/bin/bash".into()]));
+        assert_eq!(loaded.config.ssh.shell, Some(Program::Command(vec!["/bin/bash".into()])));
         let loaded = from_text("[ssh]\nauthorized_keys = [\"a\"\nport = 2222\n[firmware]\ntask = \"x\"\n");
         assert_eq!((loaded.config.ssh.port, loaded.config.firmware.task.as_str()), (2222, "x"));
         assert_eq!(problems(&loaded).len(), 1);

@@ -21,6 +21,7 @@ mod recover;
 mod show;
 mod ssh;
 mod traffic;
+mod user_mode;
 mod users;
 mod validate;
 mod validation;
@@ -38,8 +39,11 @@ pub use forwarding::{GatewayPorts, Permit, socket_is_permitted};
 pub use load::{Loaded, Place, Problem, load};
 pub use mdns::Mdns;
 pub use methods::Method;
-pub use ssh::{AddressFamily, BootPartitionKeys, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh};
+pub use ssh::{
+    AddressFamily, BootPartitionKeys, DEFAULT_SHELL, HostKeyType, INTERNAL_SFTP, Legacy, Program, Ssh,
+};
 pub use traffic::ChannelTimeout;
+pub use user_mode::UserMode;
 pub use users::{MAX_PASSWORD, Secret, User, check_password_hash};
 pub use validate::{random_name, subsystem as check_subsystem, user_name as check_user_name};
 pub use validation::{Accept, Gate, TrialAction, Validation};

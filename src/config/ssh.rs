@@ -8,11 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::forwarding::{Forwarding, GatewayPorts, Permit};
 use super::methods::{AuthenticationMethods, Method};
 use super::traffic::{ChannelTimeout, IpQos};
+use super::user_mode::UserMode;
 use super::users::User;
-use super::values::{self, Bytes, Octal, Seconds, TextOrList};
+use super::values::{self, Bytes, Octal, Seconds, TextOrList, pattern_matches};
 
 /// The built-in SFTP server as a program in `[ssh.subsystem]`; the word is sshd_config's.
 pub const INTERNAL_SFTP: &str = "internal-sftp";
+
+/// Where nothing else is said.
+pub const DEFAULT_SHELL: &str = "/bin/sh";
 
 /// The SSH daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,9 +54,19 @@ pub struct Ssh {
     pub revoke_ends_sessions: bool,
     /// Ignore key files that others may write, unless nobody could log in then.
     pub strict_modes: bool,
-    /// User names that may log in; empty means any.
+    /// User names that may log in, with `*` and `?`; empty means any.
     #[serde(deserialize_with = "values::comma_list")]
     pub allow_users: Vec<String>,
+    /// Those that may not, even so.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub deny_users: Vec<String>,
+    /// What a user name stands for.
+    pub user_mode: UserMode,
+    /// As which user of the system sessions run where a name stands for nobody. Unset: the daemon's own.
+    pub run_as: Option<String>,
+    /// Users of the system that may update the firmware, besides root.
+    #[serde(deserialize_with = "values::comma_list")]
+    pub firmware_users: Vec<String>,
     /// Where host keys lie. Unset: `state_dir/ssh`.
     pub host_key_dir: Option<PathBuf>,
     /// Kinds of host keys that are made when missing.
@@ -64,22 +78,26 @@ pub struct Ssh {
     /// Certificates of host keys.
     #[serde(deserialize_with = "values::comma_list")]
     pub host_certificate: Vec<PathBuf>,
-    /// The login shell of sessions without a command, and what runs commands (`SHELL -c COMMAND`).
-    pub shell: Program,
+    /// The login shell of sessions without a command, and what runs commands (`SHELL -c COMMAND`). Unset: /bin/sh, or
+    /// the one that passwd(5) has for a user of the system.
+    pub shell: Option<Program>,
     /// Whether commands may be run.
     pub exec: Program,
     /// Whether the built-in `sftp` subsystem is there: sftp, scp and sshfs use it.
     pub sftp: bool,
     /// The folder that is `/` for SFTP clients, and that they cannot leave. Unset: the whole file system.
     pub sftp_root: Option<PathBuf>,
-    /// Where SFTP clients begin, inside `sftp_root`; `~` is the home folder.
-    pub sftp_start: PathBuf,
+    /// Where SFTP clients begin, inside `sftp_root`; `~` is the home folder. Unset: `/`, or the home folder of a user of
+    /// the system.
+    pub sftp_start: Option<PathBuf>,
     /// SFTP clients may change nothing.
     pub sftp_read_only: bool,
     /// Permissions that files made by SFTP clients do not get.
     pub sftp_umask: Octal,
     /// Files and folders that one SFTP client may have open.
     pub sftp_max_handles: usize,
+    /// Whether the passwords of the system's users count, besides those here.
+    pub shadow_passwords: bool,
     /// Who may log in with a password.
     #[serde(deserialize_with = "values::elsewhere")]
     pub users: BTreeMap<String, User>,
@@ -227,18 +245,23 @@ impl Default for Ssh {
             revoke_ends_sessions: true,
             strict_modes: true,
             allow_users: Vec::new(),
+            deny_users: Vec::new(),
+            user_mode: UserMode::Single,
+            run_as: None,
+            firmware_users: vec!["root".into()],
             host_key_dir: None,
             host_key_types: vec![HostKeyType::Ed25519],
             host_key: Vec::new(),
             host_certificate: Vec::new(),
-            shell: Program::Command(vec!["/bin/sh".into()]),
+            shell: None,
             exec: Program::Shell,
             sftp: true,
             sftp_root: None,
-            sftp_start: "/".into(),
+            sftp_start: None,
             sftp_read_only: false,
             sftp_umask: Octal(0o022),
             sftp_max_handles: 64,
+            shadow_passwords: false,
             users: BTreeMap::new(),
             authentication_methods: AuthenticationMethods::default(),
             pubkey_authentication: true,
@@ -310,6 +333,20 @@ impl Ssh {
             Method::Password => !self.password_authentication,
             Method::KeyboardInteractive => !self.kbd_interactive_authentication,
         }
+    }
+
+    /// The shell of whoever is no user of the system.
+    pub fn shell(&self) -> Program {
+        self.shell.clone().unwrap_or_else(|| Program::Command(vec![DEFAULT_SHELL.into()]))
+    }
+
+    /// Whether somebody of this name may log in at all.
+    pub fn lets_in(&self, user: &str) -> Result<(), &'static str> {
+        let names = |patterns: &[String]| patterns.iter().any(|pattern| pattern_matches(pattern, user));
+        if !self.allow_users.is_empty() && !names(&self.allow_users) {
+            return Err("user not in allow_users");
+        }
+        if names(&self.deny_users) { Err("user in deny_users") } else { Ok(()) }
     }
 
     /// The alternatives of `authentication_methods` that can be gone through.

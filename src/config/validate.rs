@@ -46,10 +46,18 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         }
         "authorized_keys_command_user" => user_name(&ssh.authorized_keys_command_user).map(|()| Vec::new()),
         "auth_command" => program(&ssh.auth_command),
-        "allow_users" => all(&ssh.allow_users, |user| (1..=MAX_NAME).contains(&user.len()), "a user name"),
-        "shell" if ssh.shell == Program::Shell => refuse("must be a program, not \"shell\""),
+        "allow_users" => user_names(&ssh.allow_users),
+        "deny_users" if ssh.deny_users.iter().any(|user| is_everybody(user)) => {
+            refuse("would keep everybody out")
+        }
+        "deny_users" => user_names(&ssh.deny_users),
+        "firmware_users" => user_names(&ssh.firmware_users),
+        "run_as" => ssh.run_as.as_deref().map_or(Ok(()), user_name).map(|()| Vec::new()),
+        "shell" if ssh.shell == Some(Program::Shell) => refuse("must be a program, not \"shell\""),
         "sftp_root" => absolute_if_set(ssh.sftp_root.as_deref()),
-        "sftp_start" if ssh.sftp_start != Path::new("~") => absolute(&ssh.sftp_start),
+        "sftp_start" if ssh.sftp_start.as_deref() != Some(Path::new("~")) => {
+            absolute_if_set(ssh.sftp_start.as_deref())
+        }
         "sftp_umask" => mask(ssh.sftp_umask),
         "sftp_max_handles" => in_range(ssh.sftp_max_handles, 4..=1000, "handles"),
         "version_string" => version_string(&ssh.version_string),
@@ -248,6 +256,19 @@ pub fn absolute(path: &Path) -> Verdict {
     if path.is_absolute() { fine() } else { Err(format!("`{}` is no absolute path", path.display())) }
 }
 
+/// A file of keys, which may be another for each user (sshd_config(5), TOKENS).
+pub fn key_file(path: &Path) -> Verdict {
+    let text = path.to_string_lossy();
+    if !text.starts_with("%h/") {
+        absolute(path)?;
+    }
+    if has_other_tokens(&text, b"uhU") {
+        refuse("has a `%` that is none of %u, %h, %U and %%")
+    } else {
+        fine()
+    }
+}
+
 fn absolute_if_set(path: Option<&Path>) -> Verdict {
     path.map_or_else(fine, absolute)
 }
@@ -261,6 +282,15 @@ fn all(items: &[String], good: impl Fn(&str) -> bool, what: &str) -> Verdict {
         Some(item) => Err(format!("`{item}` is not {what}")),
         None => fine(),
     }
+}
+
+fn user_names(names: &[String]) -> Verdict {
+    all(names, |user| (1..=MAX_NAME).contains(&user.len()), "a user name")
+}
+
+/// Whether a pattern names every user.
+fn is_everybody(pattern: &str) -> bool {
+    pattern.contains('*') && pattern.bytes().all(|byte| matches!(byte, b'*' | b'?'))
 }
 
 fn mask(mask: Octal) -> Verdict {
@@ -280,9 +310,17 @@ fn program(words: &[String]) -> Verdict {
 
 /// The tokens that arguments of `authorized_keys_command` may have (sshd_config(5), TOKENS).
 fn tokens(words: &[String]) -> Verdict {
-    let known = |rest: &str| matches!(rest.as_bytes().first(), Some(b'u' | b'k' | b't' | b'f'));
-    let good = |word: &String| word.replace("%%", "").split('%').skip(1).all(known);
-    if words.iter().all(good) { fine() } else { refuse("has a `%` that is none of %u, %k, %t, %f and %%") }
+    let is_wrong = |word: &String| has_other_tokens(word, b"uktf");
+    if words.iter().any(is_wrong) {
+        refuse("has a `%` that is none of %u, %k, %t, %f and %%")
+    } else {
+        fine()
+    }
+}
+
+fn has_other_tokens(text: &str, known: &[u8]) -> bool {
+    let is_known = |rest: &str| rest.as_bytes().first().is_some_and(|letter| known.contains(letter));
+    !text.replace("%%", "").split('%').skip(1).all(is_known)
 }
 
 fn printable(text: &str) -> Verdict {
@@ -397,6 +435,23 @@ mod tests {
         for wrong in ["Acme", "SSH-2.0-", "SSH-2.0-a-b", "SSH-2.0-a\n", "SSH-1.99-a"] {
             assert!(version_string(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn files_of_keys_are_absolute_or_lie_in_the_home_folder() {
+        for right in ["/data/keys", "%h/.ssh/authorized_keys", "/data/%u/%U/100%%"] {
+            assert_eq!(key_file(Path::new(right)), fine(), "{right}");
+        }
+        for wrong in ["keys", ".ssh/%u", "%u/keys", "%h", "/data/%k", "/data/%"] {
+            assert!(key_file(Path::new(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn not_everybody_can_be_denied() {
+        let denied = |name: &str| Ssh { deny_users: vec![name.into()], ..Ssh::default() };
+        assert_eq!(ssh(&denied("gu*st"), "deny_users"), fine());
+        assert!(ssh(&denied("?*"), "deny_users").is_err());
     }
 
     #[test]

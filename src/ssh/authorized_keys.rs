@@ -7,6 +7,7 @@ mod certificate;
 pub mod command;
 mod line;
 mod options;
+mod own;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,7 +21,8 @@ use russh::keys::PublicKey;
 use thiserror::Error;
 use tracing::warn;
 
-use crate::config::{BootPartitionKeys, Config};
+use crate::config::{BootPartitionKeys, Config, Ssh};
+use crate::logging::Seldom;
 
 use line::check_size;
 pub use line::{Key, LineError, key_in_line, parse_line};
@@ -31,13 +33,22 @@ pub use options::time::Expiry;
 pub const MAX_FILE: u64 = 1 << 20;
 /// How many lines of a file, or of an item of the configuration, are read.
 pub const MAX_LINES: usize = 4096;
+/// Faults of one user's own files that are named at once.
+const MAX_NAMED: usize = 8;
 
-/// The files that hold keys; `myelin keys` writes the first.
+/// The files that hold keys for all users; `myelin keys` writes the first.
 pub fn files(config: &Config) -> Vec<PathBuf> {
-    if config.ssh.authorized_keys_file.is_empty() {
-        return vec![config.state_dir.join("ssh/authorized_keys")];
+    let mut files: Vec<_> =
+        config.ssh.authorized_keys_file.iter().filter_map(|path| own::common(path)).collect();
+    if files.is_empty() {
+        files.push(config.state_dir.join("ssh/authorized_keys"));
     }
-    config.ssh.authorized_keys_file.clone()
+    files
+}
+
+/// Whether there are others, which are another for each user.
+pub fn are_personal(ssh: &Ssh) -> bool {
+    ssh.authorized_keys_file.iter().any(|path| own::common(path).is_none())
 }
 
 /// One more file, which is only ever read. One that is among the others too is read once.
@@ -118,6 +129,8 @@ pub enum FileError {
     Writable { path: PathBuf },
     #[error("{path}: others than its owner and root may write it; used all the same, because nobody could log in without: chmod go-w, chown root", path = .path.display())]
     WritableButUsed { path: PathBuf },
+    #[error("{path}: ignored, because others than its user and root may change {part}: chmod go-w, chown (or strict_modes = false)", path = .path.display(), part = .part.display())]
+    Loose { path: PathBuf, part: PathBuf },
     #[error("{path}:{line}: no key is found in the line, so it revokes none; a line is: TYPE BASE64 COMMENT", path = .path.display())]
     RevokesNothing { path: PathBuf, line: usize },
 }
@@ -143,7 +156,7 @@ impl KeyList {
             }
         }
         for item in &config.ssh.authorized_keys {
-            list.add_lines(item.as_bytes(), config.ssh.required_rsa_size, |_| Source::Config);
+            list.add_lines(item.as_bytes(), config.ssh.required_rsa_size, &|_| Source::Config);
         }
         let mut loose = Vec::new();
         let authorities = config.ssh.trusted_user_ca_keys.iter().cloned();
@@ -188,6 +201,21 @@ impl KeyList {
         self.revoked.iter().any(|entry| entry.key.matches(key))
     }
 
+    /// Logs the faults of files that are one user's, now and then: there are other lists, and strangers make us read them.
+    pub fn warn_seldom(&self) {
+        static LINES: Seldom = Seldom::new();
+        let faults = self.faults();
+        if !faults.is_empty() && LINES.is_due().is_some() {
+            faults.iter().take(MAX_NAMED).for_each(|fault| warn!("authorized keys: {fault}"));
+        }
+    }
+
+    fn faults(&self) -> BTreeSet<String> {
+        let refused =
+            self.refused.iter().map(|line| format!("{}: key refused: {}", line.source, line.reason));
+        refused.chain(self.file_errors.iter().map(ToString::to_string)).collect()
+    }
+
     fn add_revoked(&mut self, path: &Path, content: &[u8]) {
         for (index, line) in content.split(|byte| *byte == b'\n').take(MAX_LINES).enumerate() {
             let (path, line, text) = (path.to_owned(), index + 1, String::from_utf8_lossy(line));
@@ -201,14 +229,8 @@ impl KeyList {
 
     fn read(&mut self, path: &Path) -> Option<(Vec<u8>, bool)> {
         match read_regular(path, MAX_FILE + 1) {
-            Ok((mut content, metadata)) => {
-                if content.len() as u64 > MAX_FILE {
-                    // A line that was cut is no line.
-                    let whole = content.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
-                    content.truncate(whole);
-                    self.file_errors.push(FileError::TooLarge { path: path.to_owned() });
-                }
-                Some((content, only_owner_writes(path, &metadata)))
+            Ok((content, metadata)) => {
+                Some((self.whole_lines(path, content), only_owner_writes(path, &metadata)))
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 None
@@ -220,13 +242,23 @@ impl KeyList {
         }
     }
 
+    fn whole_lines(&mut self, path: &Path, mut content: Vec<u8>) -> Vec<u8> {
+        if content.len() as u64 > MAX_FILE {
+            // A line that was cut is no line.
+            let whole = content.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+            content.truncate(whole);
+            self.file_errors.push(FileError::TooLarge { path: path.to_owned() });
+        }
+        content
+    }
+
     fn add_file(&mut self, config: &Config, path: &Path, content: &[u8]) {
         if content.split(|byte| *byte == b'\n').nth(MAX_LINES).is_some_and(|rest| !rest.is_empty()) {
             self.file_errors.push(FileError::TooLarge { path: path.to_owned() });
         }
         let on_boot_partition = boot_partition_file(config).as_deref() == Some(path);
         let before = self.keys.len();
-        self.add_lines(content, config.ssh.required_rsa_size, |line| match on_boot_partition {
+        self.add_lines(content, config.ssh.required_rsa_size, &|line| match on_boot_partition {
             true => Source::BootPartition { path: path.to_owned(), line },
             false => Source::File { path: path.to_owned(), line },
         });
@@ -237,7 +269,7 @@ impl KeyList {
         }
     }
 
-    fn add_lines(&mut self, content: &[u8], required_rsa_size: u32, source: impl Fn(usize) -> Source) {
+    fn add_lines(&mut self, content: &[u8], required_rsa_size: u32, source: &dyn Fn(usize) -> Source) {
         let content = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content);
         for (index, line) in content.split(|byte| *byte == b'\n').take(MAX_LINES).enumerate() {
             // Comments may be in any encoding; the rest of a good line is ASCII.
@@ -261,9 +293,7 @@ pub struct Reported(BTreeSet<String>);
 impl Reported {
     /// Logs the faults of `list` that the list before it did not have.
     pub fn warn_new(&mut self, list: &KeyList) {
-        let refused =
-            list.refused.iter().map(|line| format!("{}: key refused: {}", line.source, line.reason));
-        let now: BTreeSet<String> = refused.chain(list.file_errors.iter().map(ToString::to_string)).collect();
+        let now = list.faults();
         for fault in now.difference(&self.0) {
             warn!("authorized keys: {fault}");
         }
@@ -272,7 +302,7 @@ impl Reported {
 }
 
 /// Reads at most `limit` bytes of a regular file; a pipe or a device in its place is an error, not a wait.
-pub(super) fn read_regular(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Metadata)> {
+pub fn read_regular(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Metadata)> {
     let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use self::authentication::{Authorized, Entrance, Offer, Shown, ShownKey};
 use self::sessions::{Prepared, Slot, answer};
+use super::account::Person;
 use super::authorized_keys::Options;
 use super::channel::flow::Flow;
 use super::channel::pty::Terminal;
@@ -65,7 +66,7 @@ pub struct Handler {
 
 impl Handler {
     pub fn new(server: Arc<Server>, connection: Arc<Connection>, settings: Arc<Settings>) -> Self {
-        let entrance = Entrance::new("", settings.config.ssh.possible_methods());
+        let entrance = Entrance::new(None, Person::unnamed(), settings.config.ssh.possible_methods());
         let forwards = Forwards::new(Arc::clone(&server), Arc::clone(&connection), Arc::clone(&settings));
         Self {
             server,
@@ -96,18 +97,19 @@ impl russh::server::Handler for Handler {
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
         #[cfg(debug_assertions)]
         super::provoke::fault_if_asked(user, &self.connection);
-        self.begin(user);
+        self.begin(user).await;
         if !self.needs_nothing(user) {
             return Ok(self.reject());
         }
         warn!(peer = %self.connection.peer, user = display::name(user), method = "none", "ssh.auth.ok: without a password");
         let (shown, proofs) = (display::name(user), vec![Proof::User(user.to_owned())]);
-        self.login = Some(Login { user: shown, fingerprint: "none".into(), proofs });
+        let account = self.entrance.account();
+        self.login = Some(Login { user: shown, fingerprint: "none".into(), proofs, account });
         Ok(Auth::Accept)
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
-        self.begin(user);
+        self.begin(user).await;
         if !self.takes(Method::Password) {
             return Ok(self.reject());
         }
@@ -120,7 +122,7 @@ impl russh::server::Handler for Handler {
         _submethods: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, Error> {
-        self.begin(user);
+        self.begin(user).await;
         if !self.takes(Method::KeyboardInteractive) {
             return Ok(self.reject());
         }
@@ -141,7 +143,7 @@ impl russh::server::Handler for Handler {
         if self.server.probe.is_probe(offer.public_key, &self.connection) {
             return Ok(Auth::Accept);
         }
-        self.begin(user);
+        self.begin(user).await;
         if !self.takes(Method::PublicKey) {
             return Ok(self.reject());
         }
@@ -168,10 +170,11 @@ impl russh::server::Handler for Handler {
         if self.is_probe {
             let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
             debug!(peer = %self.connection.peer, user = display::name(user), source = "probe", "ssh.auth.ok");
-            self.login = Some(Login { user: display::name(user), fingerprint, proofs: Vec::new() });
+            let (user, account) = (display::name(user), Person::like_us().account);
+            self.login = Some(Login { user, fingerprint, proofs: Vec::new(), account });
             return Ok(Auth::Accept);
         }
-        self.begin(user);
+        self.begin(user).await;
         if !self.takes(Method::PublicKey) || !self.may_prove().await {
             return Ok(self.reject());
         }
@@ -195,7 +198,7 @@ impl russh::server::Handler for Handler {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, Error> {
-        self.begin(user);
+        self.begin(user).await;
         if !self.takes(Method::PublicKey) || !self.may_prove().await {
             return Ok(self.reject());
         }
@@ -399,7 +402,7 @@ impl russh::server::Handler for Handler {
     ) -> Result<(), Error> {
         let job = match self.connection.service {
             Service::Legacy => Some(Job::Text(subsystem::legacy::NO_EXEC.into())),
-            Service::Ssh => self.program(id, Some(command), |ssh| Job::exec(ssh, command)),
+            Service::Ssh => self.program(id, Some(command), |ssh, shell| Job::exec(ssh, shell, command)),
         };
         self.start(id, job, "session:command", Some(command), session)
     }
@@ -415,7 +418,7 @@ impl russh::server::Handler for Handler {
             return answer(session, id, true);
         }
         if self.options.command().is_some() && self.connection.service == Service::Ssh {
-            let job = self.program(id, Some(name.as_bytes()), |_| None);
+            let job = self.program(id, Some(name.as_bytes()), |_, _| None);
             return self.start(id, job, "session:command", Some(name.as_bytes()), session);
         }
         let config = &self.settings.config;

@@ -3,6 +3,7 @@
 //! It owns connections, sessions and host keys. It never writes configuration, and keeps nothing in memory that
 //! a restart may lose.
 
+mod account;
 mod algorithms;
 pub mod authorized_keys;
 mod channel;

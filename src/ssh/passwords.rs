@@ -6,6 +6,7 @@
 pub mod command;
 mod hash;
 mod program;
+pub mod shadow;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ pub use hash::Check;
 pub use program::{Answer, ask};
 
 use super::of_this_boot;
-use crate::config::{Config, Secret, User};
+use crate::config::{Config, Secret, User, UserMode, check_password_hash};
 
 /// That the file cannot be used.
 static SAID: Once = Once::new();
@@ -29,20 +30,52 @@ pub struct Users {
     permit_empty: bool,
     /// `auth_command` knows them.
     elsewhere: bool,
+    /// The system has a password of theirs that cannot be checked here.
+    unknown_hash: Vec<String>,
 }
 
 impl Users {
     pub fn collect(config: &Config) -> Self {
         let permit_empty = config.ssh.permit_empty_passwords;
         if !config.ssh.auth_command.is_empty() {
-            return Self { all: BTreeMap::new(), permit_empty, elsewhere: true };
+            return Self { all: BTreeMap::new(), permit_empty, elsewhere: true, unknown_hash: Vec::new() };
         }
         let mut all = config.ssh.users.clone();
         for path in [lasting_file(config), file(config)] {
             all.extend(added(&path));
         }
         all.retain(|_, user| permit_empty || !hash::is_empty(user));
-        Self { all, permit_empty, elsewhere: false }
+        let mut users = Self { all, permit_empty, elsewhere: false, unknown_hash: Vec::new() };
+        if config.ssh.shadow_passwords && config.ssh.user_mode == UserMode::System {
+            users.add_those_of_the_system();
+        }
+        users
+    }
+
+    /// What we know of a user counts more. An empty password of the system is none.
+    fn add_those_of_the_system(&mut self) {
+        for (name, hash) in shadow::read() {
+            if self.all.contains_key(&name) || !hash.expose().starts_with('$') {
+                continue;
+            }
+            if check_password_hash(hash.expose()).is_ok() {
+                self.all.insert(name, User { password_hash: Some(hash), password: None });
+            } else {
+                self.unknown_hash.push(name);
+            }
+        }
+    }
+
+    /// Why a password of this user is wrong whatever it is, if that is so.
+    pub fn obstacle(&self, name: &str) -> Option<&'static str> {
+        self.unknown_hash.iter().any(|unknown| unknown == name).then_some(
+            "the hash in /etc/shadow is of a kind that cannot be checked here: only sha512-crypt and sha256-crypt can",
+        )
+    }
+
+    /// Whether one of the users with a password is such; `auth_command` may know anybody.
+    pub fn any(&self, mut is_such: impl FnMut(&str) -> bool) -> bool {
+        self.elsewhere || self.all.keys().any(|name| is_such(name))
     }
 
     /// Whether a password can let anybody in, so that it is worth asking for one.

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use super::authorized_keys::command::KeyCommand;
-use super::authorized_keys::{KeyList, Reported};
+use super::authorized_keys::{self, KeyList, Reported};
 use super::channel::Controls;
 use super::channel::budget::Budget;
 use super::channel::flow::Budgets;
@@ -26,7 +26,7 @@ use super::failures::Failures;
 use super::host_keys::HostKeys;
 use super::passwords::{self, Answer, Check, Users};
 use super::{algorithms, probe};
-use crate::config::{self, Config, Method, Source};
+use crate::config::{self, Config, Method, Source, UserMode};
 use crate::tasks::aside;
 use crate::{sys, systemd};
 
@@ -62,6 +62,10 @@ impl Settings {
         let fingerprints = keys.fingerprints();
         if config.ssh.possible_methods().is_empty() && !config.ssh.authentication_methods.0.is_empty() {
             warn!("authentication_methods are all switched off by other keys: any method is enough");
+        }
+        let user = nix::unistd::geteuid();
+        if config.ssh.user_mode == UserMode::System && !user.is_root() {
+            warn!(%user, "user_mode is \"system\", and the daemon does not run as root: only its own user can log in");
         }
         let russh = Arc::new(algorithms::server_config(&config.ssh, keys.keys, keys.certificates));
         Arc::new(Self { source: source.clone(), config, russh, fingerprints })
@@ -354,6 +358,7 @@ impl Server {
     pub fn remind_if_nobody_can_log_in(&self, config: &Config, list: &KeyList) {
         if !list.keys.is_empty()
             || !config.ssh.authorized_keys_command.is_empty()
+            || authorized_keys::are_personal(&config.ssh)
             || !Users::collect(config).is_empty()
         {
             return;

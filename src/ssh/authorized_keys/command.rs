@@ -75,7 +75,7 @@ impl KeyCommand {
                 }
             },
         };
-        list.add_lines(&answer, config.ssh.required_rsa_size, |line| Source::Command { line });
+        list.add_lines(&answer, config.ssh.required_rsa_size, &|line| Source::Command { line });
         lock(&self.reported).warn_new(&list);
         list
     }
@@ -149,7 +149,7 @@ fn account(name: &str) -> Result<Option<(Uid, Gid)>, String> {
 }
 
 /// Puts values in the place of `%` and a letter; `%%` is a `%`.
-fn expand(word: &str, values: &[(char, &str)]) -> String {
+pub(super) fn expand(word: &str, values: &[(char, &str)]) -> String {
     let mut expanded = String::new();
     let mut letters = word.chars();
     while let Some(letter) = letters.next() {

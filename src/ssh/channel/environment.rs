@@ -2,11 +2,10 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
-
-use nix::unistd::{Uid, User};
+use std::path::PathBuf;
 
 use crate::config::{Source, pattern_matches};
+use crate::ssh::account::Account;
 use crate::ssh::connection::Connection;
 
 /// What one session may set in all.
@@ -42,28 +41,6 @@ impl Requested {
         self.bytes = bytes;
         self.variables.push((name.into(), value.into()));
         true
-    }
-}
-
-/// The system user whose rights sessions have.
-pub struct Account {
-    pub name: String,
-    pub home: OsString,
-}
-
-impl Account {
-    /// The user that the daemon runs as: root on a device.
-    pub fn current() -> Self {
-        let user = User::from_uid(Uid::current()).ok().flatten();
-        let name = user.as_ref().map_or_else(|| "root".into(), |user| user.name.clone());
-        let home = user.map_or_else(|| "/".into(), |user| user.dir.into_os_string());
-        Self { name, home }
-    }
-
-    /// The home folder where it exists, else `/`: a missing one must not keep anybody out.
-    pub fn folder(&self) -> &Path {
-        let home = Path::new(&self.home);
-        if home.is_dir() { home } else { Path::new("/") }
     }
 }
 

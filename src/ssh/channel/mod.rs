@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 use russh::server::{Handle, Msg};
 use russh::{ChannelWriteHalf, Sig};
 
+use super::account::Account;
 use super::connection::Connection;
 use super::server::Settings;
 use super::subsystem::Subsystem;
@@ -43,8 +44,8 @@ pub enum Job {
 
 impl Job {
     /// The shell, or what is said where the configuration has none.
-    pub fn shell(ssh: &Ssh) -> Option<Self> {
-        match &ssh.shell {
+    pub fn shell(ssh: &Ssh, shell: &Program) -> Option<Self> {
+        match shell {
             Program::Command(words) => Some(Self::Shell(words.clone())),
             Program::Shell | Program::Disabled => Self::no_shell(ssh),
         }
@@ -60,8 +61,8 @@ impl Job {
     }
 
     /// `SHELL -c COMMAND`, or the program that the configuration gives commands to.
-    pub fn exec(ssh: &Ssh, command: &[u8]) -> Option<Self> {
-        let words = match (&ssh.exec, &ssh.shell) {
+    pub fn exec(ssh: &Ssh, shell: &Program, command: &[u8]) -> Option<Self> {
+        let words = match (&ssh.exec, shell) {
             (Program::Shell, Program::Command(words)) => {
                 let words = [words.as_slice(), &["-c".into()]].concat();
                 return Some(Self::Exec(words, scp::or_built_in(command)));
@@ -103,6 +104,16 @@ impl Session {
             }),
         };
         work
+    }
+
+    /// As whom its programs run, if that is known.
+    pub fn account(&self) -> Option<&Account> {
+        self.connection.login.get()?.account.as_deref().ok()
+    }
+
+    /// Whether who has logged in may update the firmware: that stays possible where no session does.
+    pub fn may_update(&self) -> bool {
+        self.account().is_none_or(|account| account.may_update(&self.settings.config.ssh))
     }
 
     pub fn output(&self) -> Output {

@@ -19,12 +19,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::environment::{self, Account};
+use super::environment;
 use super::flow::{Flow, Overflow};
 use super::output::{Exit, Output};
-use super::pty::Master;
+use super::pty::{self, Master};
 use super::relay::{self, READ_SIZE};
 use super::{Controls, Session, motd};
+use crate::config::{DEFAULT_SHELL, Program};
+use crate::ssh::account::Rights;
 use crate::sys;
 use crate::tasks::{self, Task};
 
@@ -99,7 +101,8 @@ async fn run(session: Session, recipe: Recipe) {
     };
     session.flow.discard();
     output.finish(exit).await;
-    info!(peer = %session.connection.peer, kind = recipe.what, ?exit, "ssh.session.close");
+    let (peer, user) = (session.connection.peer, session.connection.user());
+    info!(%peer, user, kind = recipe.what, ?exit, "ssh.session.close");
 }
 
 /// A program that runs, and our ends of what it reads and writes.
@@ -115,10 +118,12 @@ enum Ends {
 }
 
 fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
-    let account = Account::current();
-    let shell = match &session.settings.config.ssh.shell {
-        crate::config::Program::Command(words) => words.first().cloned().unwrap_or_default(),
-        _ => "/bin/sh".into(),
+    let login = session.connection.login.get().ok_or(io::ErrorKind::PermissionDenied)?;
+    let account = login.account.as_ref().map_err(|reason| io::Error::other(*reason))?;
+    let shell = match (&account.shell, session.settings.config.ssh.shell()) {
+        (Some(shell), _) => shell.clone(),
+        (None, Program::Command(words)) => words.into_iter().next().unwrap_or_default(),
+        (None, _) => DEFAULT_SHELL.into(),
     };
     let (connection, source) = (&session.connection, &session.settings.source);
     let (program, arguments) = recipe.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
@@ -126,9 +131,11 @@ fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
     command
         .args(arguments)
         .env_clear()
-        .envs(environment::build(&account, &shell, connection, source, &session.environment))
-        .current_dir(account.folder())
+        .envs(environment::build(account, &shell, connection, source, &session.environment))
         .kill_on_drop(true);
+    if account.rights.is_none() {
+        command.current_dir(account.folder());
+    }
     if let Some(name) = &recipe.name {
         command.arg0(name);
     }
@@ -136,6 +143,9 @@ fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
         Some(terminal) => {
             let (master, slave) = terminal.open()?;
             command.env("TERM", &terminal.term);
+            if let Some(rights) = &account.rights {
+                pty::give(&slave, rights.of_terminal())?;
+            }
             if let Ok(path) = nix::unistd::ttyname(&slave) {
                 command.env("SSH_TTY", path);
             }
@@ -147,7 +157,7 @@ fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
             None
         }
     };
-    become_leader(&mut command, master.is_some());
+    become_leader(&mut command, master.is_some(), account.rights.clone());
     let mut child = command.spawn()?;
     drop(command);
     let controls = Arc::clone(&session.controls);
@@ -176,8 +186,8 @@ fn set_streams(command: &mut Command, slave: &OwnedFd) -> io::Result<()> {
 }
 
 /// Gives the program a session and group of its own, an end with the worker's, and no share in the protection
-/// that the worker has from the kernel's out-of-memory killer.
-fn become_leader(command: &mut Command, has_terminal: bool) {
+/// that the worker has from the kernel's out-of-memory killer; then the rights of its user, or it does not start.
+fn become_leader(command: &mut Command, has_terminal: bool, rights: Option<Rights>) {
     let parent = nix::unistd::getpid().as_raw();
     let prepare = move || {
         nix::unistd::setsid()?;
@@ -185,6 +195,10 @@ fn become_leader(command: &mut Command, has_terminal: bool) {
             sys::set_controlling_terminal(io::stdin().as_raw_fd())?;
         }
         sys::set_oom_score(b"0");
+        if let Some(rights) = &rights {
+            rights.take_on()?;
+        }
+        // Last, because the kernel forgets it when the user changes (PR_SET_PDEATHSIG(2const)).
         sys::die_with_parent(libc::SIGHUP, parent)
     };
     // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.

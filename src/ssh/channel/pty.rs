@@ -8,6 +8,7 @@ use nix::sys::termios::{
     ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr,
     tcsetattr,
 };
+use nix::unistd::{Gid, Uid};
 use russh::Pty;
 use tokio::io::unix::AsyncFd;
 
@@ -52,6 +53,12 @@ impl Terminal {
         tcsetattr(&pair.slave, SetArg::TCSANOW, &settings)?;
         Ok((pair.master, pair.slave))
     }
+}
+
+/// Makes it the terminal of a user.
+pub fn give(slave: &OwnedFd, (owner, group, mode): (Uid, Gid, u32)) -> io::Result<()> {
+    nix::unistd::fchown(slave, Some(owner), Some(group))?;
+    Ok(nix::sys::stat::fchmod(slave, nix::sys::stat::Mode::from_bits_truncate(mode))?)
 }
 
 /// Tells the terminal, and through it the programs on it, its new size. Zero columns or rows keep the old.

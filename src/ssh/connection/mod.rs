@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
+use super::account::Found;
 use super::channel::budget::Budget;
 use super::handler::Handler;
 use super::server::Server;
@@ -61,6 +62,8 @@ pub struct Login {
     pub fingerprint: String,
     /// All of it is needed.
     pub proofs: Vec<Proof>,
+    /// As whom sessions run.
+    pub account: Found,
 }
 
 /// What a login stands on. Should it be taken away, the connection ends (see `revocation`).
@@ -68,7 +71,7 @@ pub struct Login {
 pub enum Proof {
     /// It is listed.
     Key(PublicKey),
-    /// authorized_keys_command knows it.
+    /// authorized_keys_command, or a file of that user alone, knows it.
     KnownElsewhere(PublicKey),
     Certificate {
         key: PublicKey,
@@ -106,6 +109,11 @@ impl Connection {
     /// It has come further; others may have to give way for what it may now cost.
     pub fn advance(&self, progress: Progress) {
         self.server.advance(self.id, progress);
+    }
+
+    /// Under which name somebody has logged in.
+    pub fn user(&self) -> &str {
+        self.login.get().map(|login| login.user.as_str()).unwrap_or_default()
     }
 
     pub fn is_authenticated(&self) -> bool {

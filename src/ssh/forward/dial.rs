@@ -48,6 +48,7 @@ impl Target {
             Self::Socket(_) if !ssh.allow_stream_local_forwarding.local() => {
                 Err(Refusal::Prohibited("allow_stream_local_forwarding does not include local"))
             }
+            Self::Socket(_) if !shared.is_ours() => Err(Refusal::NOT_ROOT),
             Self::Socket(path)
                 if options.permit_open().is_none() && socket_is_permitted(&ssh.permit_socket, path) =>
             {

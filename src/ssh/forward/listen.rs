@@ -26,6 +26,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_ADDRESS: usize = 64;
 /// How often a port is looked for that is free for both protocols.
 const PORT_TRIES: usize = 8;
+/// Those below are root's (IPPORT_RESERVED).
+const FIRST_FREE_PORT: u16 = 1024;
 /// How many turns of the loop a task may take to end; it needs one.
 const MAX_TURNS: usize = 100;
 
@@ -166,6 +168,9 @@ pub fn on_port(
         return Err(Refusal::Prohibited("allow_tcp_forwarding does not include remote"));
     }
     let port = u16::try_from(port).map_err(|_| Refusal::Prohibited("no such port"))?;
+    if (1..FIRST_FREE_PORT).contains(&port) && !shared.is_ours() {
+        return Err(Refusal::Prohibited("ports below 1024 are root's"));
+    }
     let addresses = addresses(address, ssh.gateway_ports)
         .ok_or(Refusal::Prohibited("not an IP address; names are not looked up to listen"))?;
     let permitted =

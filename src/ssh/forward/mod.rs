@@ -25,6 +25,7 @@ pub use self::dial::Target;
 pub use self::listen::Asked;
 use self::listen::{Listener, Listening};
 pub use self::socket::remove_leftovers;
+use super::account::Account;
 use super::authorized_keys::Options;
 use super::connection::{Connection, InUse, Service};
 use super::server::{Server, Settings};
@@ -41,6 +42,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// We would make and open them with our own rights.
+    const NOT_ROOT: Self = Self::Prohibited("sockets of the file system are for root only");
+
     fn reason(&self) -> ChannelOpenFailure {
         match self {
             Self::Prohibited(_) => ChannelOpenFailure::AdministrativelyProhibited,
@@ -165,6 +169,15 @@ impl Shared {
         if allowed { Ok(()) } else { Err(Refusal::Prohibited("the key's options forbid forwarding")) }
     }
 
+    /// Whether what we do for the client may be done with our own rights.
+    fn is_ours(&self) -> bool {
+        self.account().is_some_and(Account::is_ours)
+    }
+
+    fn account(&self) -> Option<&Account> {
+        self.connection.login.get()?.account.as_deref().ok()
+    }
+
     /// One of `max_forwards`, until it is dropped.
     fn place(&self) -> Result<Place, Refusal> {
         let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Full)?;
@@ -173,7 +186,8 @@ impl Shared {
 
     fn log(&self, direction: &str, target: &dyn Display, outcome: &dyn Display) {
         let (target, outcome) = (target.to_string(), outcome.to_string());
-        info!(peer = %self.connection.peer, direction, target, outcome, "ssh.forward");
+        let (peer, user) = (self.connection.peer, self.connection.user());
+        info!(%peer, user, direction, target, outcome, "ssh.forward");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::linux::fs::MetadataExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, lchown};
 use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
@@ -52,6 +52,9 @@ pub fn listen(shared: &Shared, options: &Options, path: &str) -> Result<Listener
     if !ssh.allow_stream_local_forwarding.remote() {
         return Err(Refusal::Prohibited("allow_stream_local_forwarding does not include remote"));
     }
+    if !shared.is_ours() {
+        return Err(Refusal::NOT_ROOT);
+    }
     if options.permit_listen().is_some() || !socket_is_permitted(&ssh.permit_socket, path) {
         return Err(Refusal::Prohibited("not in permit_socket, or not in permitlisten= of the key"));
     }
@@ -75,10 +78,21 @@ pub fn listen_for_agent(shared: &Shared, options: &Options, path: &Path) -> Resu
         return Err(Refusal::Prohibited("allow_agent_forwarding is off"));
     }
     let folder = path.parent().unwrap_or(path);
-    for folder in folder.parent().into_iter().chain([folder]) {
-        files::make_dir(folder, 0o700).map_err(io::Error::other)?;
+    let account = shared.account().ok_or(Refusal::Prohibited("there is no such user"))?;
+    // What an earlier worker could not remove must not become a way in.
+    let _ = fs::remove_dir_all(folder);
+    // Who is no root has to get through the first.
+    for (folder, mode) in folder.parent().into_iter().map(|all| (all, 0o711)).chain([(folder, 0o700)]) {
+        files::make_dir(folder, mode).map_err(io::Error::other)?;
     }
-    Ok(bind(path, 0o600, Some(folder.into()))?)
+    let listener = bind(path, 0o600, Some(folder.into()))?;
+    if !account.is_ours() {
+        // The folder last: until then nobody else can put something in the place of the socket.
+        for file in [path, folder] {
+            lchown(file, Some(account.uid.as_raw()), Some(account.gid.as_raw()))?;
+        }
+    }
+    Ok(listener)
 }
 
 fn bind(path: &Path, mode: u32, folder: Option<PathBuf>) -> io::Result<Listener> {

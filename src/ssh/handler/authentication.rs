@@ -1,5 +1,7 @@
 //! Who gets in: keys and passwords, how often they may be tried, and what is said to those who do not.
 
+use std::sync::Arc;
+
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, PublicKey};
 use russh::server::Auth;
@@ -8,12 +10,14 @@ use tracing::info;
 
 use super::Handler;
 use super::steps::Steps;
-use crate::config::Method;
+use crate::config::{Method, UserMode};
+use crate::ssh::account::{Found, Person};
 use crate::ssh::authorized_keys::{AuthorizedKey, KeyList, Options};
 use crate::ssh::connection::penalties::{Offence, Standing};
 use crate::ssh::connection::{Login, Proof};
 use crate::ssh::passwords::{Answer, Users};
 use crate::ssh::{algorithms, display};
+use crate::tasks::aside;
 
 /// Keys of one connection that are not listed and may be proved all the same, for one may have a certificate.
 const MAX_GUESSES: u32 = 20;
@@ -53,7 +57,8 @@ pub struct Authorized {
 
 /// How far somebody has come on the way in.
 pub struct Entrance {
-    user: String,
+    user: Option<String>,
+    person: Person,
     steps: Steps,
     /// Of the key, if one was among the steps.
     fingerprint: Option<String>,
@@ -61,8 +66,13 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    pub fn new(user: &str, lists: Vec<Vec<Method>>) -> Self {
-        Self { user: user.to_owned(), steps: Steps::new(lists), fingerprint: None, proofs: Vec::new() }
+    pub fn new(user: Option<&str>, person: Person, lists: Vec<Vec<Method>>) -> Self {
+        let user = user.map(str::to_owned);
+        Self { user, person, steps: Steps::new(lists), fingerprint: None, proofs: Vec::new() }
+    }
+
+    pub fn account(&self) -> Found {
+        self.person.account.clone()
     }
 }
 
@@ -84,11 +94,21 @@ impl Handler {
     }
 
     /// Somebody asks to be let in as `user`; for another name everything begins anew.
-    pub(super) fn begin(&mut self, user: &str) {
-        if self.entrance.user != user {
-            self.entrance = Entrance::new(user, self.settings.config.ssh.possible_methods());
-            self.options = Options::default();
+    pub(super) async fn begin(&mut self, user: &str) {
+        if self.entrance.user.as_deref() == Some(user) {
+            return;
         }
+        let ssh = &self.settings.config.ssh;
+        let person = if Person::is_known(ssh) {
+            Person::like_us()
+        } else {
+            let (settings, name) = (Arc::clone(&self.settings), user.to_owned());
+            let looked_up = aside(move || Person::look_up(&settings.config, &name)).await;
+            looked_up.unwrap_or_else(|_| Person::unnamed())
+        };
+        person.keys.warn_seldom();
+        self.entrance = Entrance::new(Some(user), person, ssh.possible_methods());
+        self.options = Options::default();
     }
 
     /// Whether `method` can succeed now.
@@ -104,7 +124,8 @@ impl Handler {
     fn passwords_exist(&self) -> bool {
         let ssh = &self.settings.config.ssh;
         let can_be_said = !ssh.disables(Method::Password) || !ssh.disables(Method::KeyboardInteractive);
-        can_be_said && !Users::collect(&self.settings.config).is_empty()
+        let exist = || !Users::collect(&self.settings.config).is_empty();
+        can_be_said && self.entrance.person.passwords.unwrap_or_else(exist)
     }
 
     /// Whether a password can let anybody in here. With a penalty only somebody who has shown a key.
@@ -127,9 +148,10 @@ impl Handler {
         let is_enough = self.entrance.steps.pass(shown.method);
         let (key, method) = (shown.key.as_ref(), shown.method.name());
         let certificate = key.and_then(|key| key.certificate.as_ref());
+        let user = display::name(self.entrance.user.as_deref().unwrap_or_default());
         info!(
             peer = %self.connection.peer,
-            user = display::name(&self.entrance.user),
+            user,
             method,
             key_type = key.map(|key| &*key.kind),
             fingerprint = key.map(|key| &*key.fingerprint),
@@ -150,9 +172,10 @@ impl Handler {
             self.server.trust(&self.connection);
         }
         self.login = Some(Login {
-            user: display::name(&self.entrance.user),
+            user,
             fingerprint: self.entrance.fingerprint.take().unwrap_or_else(|| method.into()),
             proofs: std::mem::take(&mut self.entrance.proofs),
+            account: self.entrance.account(),
         });
         Auth::Accept
     }
@@ -177,12 +200,15 @@ impl Handler {
         }
     }
 
+    /// Whether somebody may log in under this name, which `begin` has looked up.
     pub(super) fn may_be(&self, user: &str) -> Result<(), &'static str> {
-        let allowed = &self.settings.config.ssh.allow_users;
-        if !allowed.is_empty() && !allowed.iter().any(|name| name == user) {
-            return Err("user not in allow_users");
+        let ssh = &self.settings.config.ssh;
+        ssh.lets_in(user)?;
+        match &self.entrance.person.account {
+            Err(reason) if ssh.user_mode == UserMode::System => Err(reason),
+            // Without a `run_as` there are no sessions, but updates.
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Goes on with the user if the password is right; else answers late, and ends the connection after a few.
@@ -199,7 +225,8 @@ impl Handler {
                 let proof = Proof::User(user.to_owned());
                 return self.pass(Shown { method, proof, key: None });
             }
-            Ok(Answer::Wrong(reason)) | Err(reason) => reason,
+            Ok(Answer::Wrong(reason)) => users.obstacle(user).unwrap_or(reason),
+            Err(reason) => reason,
             Ok(Answer::Disconnect) => {
                 self.wrong_passwords = self.settings.config.ssh.password_tries;
                 "auth_command ends the connection"
@@ -222,8 +249,8 @@ impl Handler {
         key: &PublicKey,
         algorithm: &Algorithm,
     ) -> Result<Authorized, &'static str> {
-        self.may_be(user)?;
         let config = &self.settings.config;
+        config.ssh.lets_in(user)?;
         if !algorithms::accepted_key_algorithms(&config.ssh).contains(algorithm) {
             return Err("key type or signature not in pubkey_accepted_algorithms");
         }
@@ -236,15 +263,20 @@ impl Handler {
             options: entry.key.options().clone(),
             proof,
         };
-        match list.authorize(key, peer) {
+        let elsewhere = |entry: &AuthorizedKey| authorized(entry, Proof::KnownElsewhere(key.clone()));
+        let found = match list.authorize(key, peer) {
             Ok(entry) => Ok(authorized(entry, Proof::Key(key.clone()))),
             Err(reason) if list.is_revoked(key) => Err(reason),
-            Err(reason) => {
-                let list = self.server.key_command.keys(config, user, key).await;
-                let found = list.authorize(key, peer);
-                found.map(|entry| authorized(entry, Proof::KnownElsewhere(key.clone()))).map_err(|_| reason)
-            }
-        }
+            Err(reason) => match self.entrance.person.keys.authorize(key, peer) {
+                Ok(entry) => Ok(elsewhere(entry)),
+                Err(_) => {
+                    let list = self.server.key_command.keys(config, user, key).await;
+                    list.authorize(key, peer).map(elsewhere).map_err(|_| reason)
+                }
+            },
+        };
+        // Asked last, so that nobody can tell by the time which users there are.
+        self.may_be(user).and(found)
     }
 
     /// Whether somebody with a key that is not listed may have a certificate for it, which nobody knows before
@@ -252,7 +284,8 @@ impl Handler {
     pub(super) fn may_have_certificate(&mut self, user: &str, algorithm: &Algorithm) -> bool {
         let config = &self.settings.config;
         let may = self.guesses < MAX_GUESSES
-            && self.may_be(user).is_ok()
+            // Not whether the user exists: that would be told by it.
+            && config.ssh.lets_in(user).is_ok()
             && algorithms::accepted_key_algorithms(&config.ssh).contains(algorithm)
             && KeyList::collect(config).has_authority();
         self.guesses += u32::from(may);

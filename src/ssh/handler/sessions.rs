@@ -7,7 +7,7 @@ use russh::{ChannelId, ChannelWriteHalf};
 use tracing::info;
 
 use super::{Error, Handler};
-use crate::config::{self, ChannelTimeout};
+use crate::config::{self, ChannelTimeout, Program};
 use crate::ssh::channel::flow::Flow;
 use crate::ssh::channel::pty::Terminal;
 use crate::ssh::channel::{Controls, Job, Session, environment};
@@ -39,18 +39,25 @@ impl Handler {
         &mut self,
         id: ChannelId,
         original: Option<&[u8]>,
-        asked: impl FnOnce(&config::Ssh) -> Option<Job>,
+        asked: impl FnOnce(&config::Ssh, &Program) -> Option<Job>,
     ) -> Option<Job> {
         let settings = Arc::clone(&self.settings);
         let Some(command) = self.options.command().map(|command| command.as_bytes().to_vec()) else {
-            return asked(&settings.config.ssh).filter(|_| self.options.allow_programs());
+            return asked(&settings.config.ssh, &self.shell()).filter(|_| self.options.allow_programs());
         };
         if command == config::INTERNAL_SFTP.as_bytes() {
             let added = subsystem::command::added(&settings.config);
             return Subsystem::find("sftp", &settings.config.ssh, &added, Service::Ssh).map(Job::Subsystem);
         }
         self.prepared(id)?.environment.original_command = original.map(<[u8]>::to_vec);
-        Job::exec(&settings.config.ssh, &command)
+        Job::exec(&settings.config.ssh, &self.shell(), &command)
+    }
+
+    /// The shell of whoever has logged in.
+    fn shell(&self) -> Program {
+        let login = self.connection.login.get();
+        let own = login.and_then(|login| login.account.as_ref().ok()?.shell.clone());
+        own.map_or_else(|| self.settings.config.ssh.shell(), |shell| Program::Command(vec![shell]))
     }
 
     /// Starts `job` on a channel that has nothing running yet. `kind` is what sshd_config(5), ChannelTimeout, calls it.
@@ -69,7 +76,7 @@ impl Handler {
         let ssh = &self.settings.config.ssh;
         if ssh.log_commands {
             let command = command.map(display::command);
-            info!(peer = %self.connection.peer, kind, command, "ssh.session.open");
+            info!(peer = %self.connection.peer, user = self.connection.user(), kind, command, "ssh.session.open");
         }
         if let Some(limit) = ChannelTimeout::find(&ssh.channel_timeout, kind) {
             tasks::spawn(Flow::end_when_idle(Arc::downgrade(&prepared.flow), limit));

@@ -8,6 +8,8 @@ pub mod legacy;
 mod sftp;
 mod status;
 
+use tracing::info;
+
 use crate::config::{INTERNAL_SFTP, Ssh};
 use crate::ssh::channel::{self, Exit, Session};
 use crate::ssh::connection::Service;
@@ -69,6 +71,9 @@ impl Subsystem {
 
     /// Runs it to its end. Whatever happens, the channel gets an exit status and is closed.
     pub async fn run(self, session: Session) {
+        if self.is_for_updates() && !session.may_update() {
+            return refuse(session).await;
+        }
         match self {
             Self::Fwup => fwup::run(session).await,
             Self::Legacy => legacy::run(session).await,
@@ -81,4 +86,21 @@ impl Subsystem {
             Self::Program(words) => channel::run_program(session, words).await,
         }
     }
+
+    /// Whether it does with our rights what not every user of the system may do.
+    fn is_for_updates(&self) -> bool {
+        matches!(self, Self::Fwup | Self::Legacy | Self::Status)
+    }
+}
+
+async fn refuse(session: Session) {
+    let (peer, user) = (session.connection.peer, session.connection.user());
+    info!(%peer, user, "an update is refused: the user is not in firmware_users");
+    let text = format!(
+        "myelin: {user} may not update this device: firmware_users of its configuration lacks the name\n"
+    );
+    let output = session.output();
+    output.stderr(text.into()).await;
+    session.flow.discard();
+    output.finish(Exit::Status(1)).await;
 }

@@ -2,22 +2,29 @@
 
 use std::path::Path;
 
-use crate::config::Ssh;
+use crate::config::UserMode;
 use crate::sftp::Options;
 use crate::ssh::channel::{self, Session};
 
 pub async fn run(mut session: Session) {
     // Bytes would not survive a terminal.
     session.terminal = None;
-    let args = options(&session.settings.config.ssh).to_args();
+    let args = options(&session).to_args();
     channel::run_applet(session, "sftp-server", args).await;
 }
 
-fn options(ssh: &Ssh) -> Options {
+fn options(session: &Session) -> Options {
+    let ssh = &session.settings.config.ssh;
+    let start = match (&ssh.sftp_start, ssh.user_mode) {
+        // A session's programs are started in the home folder.
+        (Some(start), _) if start == Path::new("~") => None,
+        (Some(start), _) => Some(start.clone()),
+        (None, UserMode::Single) => Some("/".into()),
+        (None, UserMode::System) => session.account().map(|account| account.home.clone().into()),
+    };
     Options {
         root: ssh.sftp_root.clone(),
-        // A session's programs are started in the home folder.
-        start: Some(&ssh.sftp_start).filter(|start| start.as_path() != Path::new("~")).cloned(),
+        start,
         read_only: ssh.sftp_read_only,
         umask: Some(ssh.sftp_umask.0),
         max_handles: ssh.sftp_max_handles,
