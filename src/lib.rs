@@ -7,6 +7,7 @@
 
 mod agent;
 mod cli;
+mod client;
 mod config;
 mod files;
 mod firmware;

@@ -1,8 +1,5 @@
-//! `myelin upload` with the real ssh client, against a device whose answers the test chooses.
-//!
-//! The device is OpenSSH's sshd with two subsystems that are shell scripts, because a device that loses
-//! the connection, falls back or never returns is easier to script than to provoke. The pushes to Myelin's
-//! own daemon are in the tests of its fwup subsystem.
+//! `myelin upload` against a device whose answers the test chooses, with the system's ssh and with the client that is
+//! built in: both say and do the same. The pushes to Myelin's own daemon are in the tests of its fwup subsystem.
 
 #![allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 
@@ -10,287 +7,159 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-struct Device {
-    folder: tempfile::TempDir,
-    sshd: Child,
-    port: u16,
-    /// The UUID of new.fw.
-    uuid: String,
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let _ = self.sshd.kill();
-        let _ = self.sshd.wait();
-    }
-}
-
-impl Device {
-    /// `fwup` is the script behind the subsystem of that name, in the device's folder.
-    fn new(fwup: &str) -> Self {
-        Self::with_subsystems(fwup, true)
-    }
-
-    fn with_subsystems(fwup: &str, status: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        for key in ["host", "user", "stranger"] {
-            let made = Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(path(key))
-                .status();
-            assert!(made.unwrap().success());
-        }
-        fs::write(path("fwup.sh"), format!("cd {}\n{fwup}\n", folder.path().display())).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let here = folder.path().display();
-        let mut config = format!(
-            "Port {free}\nListenAddress 127.0.0.1\nHostKey {here}/host\nAuthorizedKeysFile {here}/user.pub\n\
-             UsePAM no\nStrictModes no\nPidFile {here}/sshd.pid\nSubsystem fwup sh {here}/fwup.sh\n"
-        );
-        if status {
-            config += &format!("Subsystem myelin-status cat {here}/status.json\n");
-        }
-        fs::write(path("sshd_config"), config).unwrap();
-        // sshd wants this folder of its package's service.
-        let _ = fs::create_dir_all("/run/sshd");
-        let sshd = Command::new("/usr/sbin/sshd")
-            .args(["-D", "-e", "-f"])
-            .arg(path("sshd_config"))
-            .stderr(fs::File::create(path("sshd.log")).unwrap())
-            .spawn()
-            .unwrap();
-        let uuid = firmware(&folder.path().join("new.fw"), "board-x");
-        let device = Self { folder, sshd, port: free, uuid };
-        device.status("status.json", "boot-1", "a", "old");
-        // What the device says after its reboot, for scripts to move into place.
-        device.status("after.json", "boot-2", "b", &device.uuid);
-        device.status("fallen-back.json", "boot-2", "a", "old");
-        device.wait_for_port();
-        device
-    }
-
-    fn wait_for_port(&self) {
-        let end = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < end, "sshd does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn status(&self, name: &str, boot: &str, running: &str, uuid: &str) {
-        let status = serde_json::json!({
-            "running": running, "next": running, "boot_id": boot, "serial_number": null, "devpath": null,
-            "update": null, "pending_reboot": false,
-            "slots": {running: {"uuid": uuid, "version": "9.9", "product": "p", "platform": "board-x",
-                                "architecture": "arm", "validated": true}}
-        });
-        fs::write(self.path(name), status.to_string()).unwrap();
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
-        let known = format!("UserKnownHostsFile={}", self.path("known_hosts").display());
-        command
-            .arg("upload")
-            .args(["-F", "none", "-p", &self.port.to_string(), "-o", &known])
-            .args([
-                "-o",
-                "StrictHostKeyChecking=accept-new",
-                "-o",
-                "IdentitiesOnly=yes",
-                "-o",
-                "BatchMode=yes",
-            ])
-            .arg("-i")
-            .arg(self.path("user"))
-            .args(args)
-            .env_remove("SSH_AUTH_SOCK")
-            .env_remove("MYELIN_HOST")
-            .current_dir(self.folder.path());
-        command
-    }
-
-    /// Uploads new.fw.
-    fn upload(&self, args: &[&str]) -> Output {
-        self.command(&["127.0.0.1", "new.fw"]).args(args).output().unwrap()
-    }
-}
-
-/// Makes a firmware file of about 3 MiB and returns its UUID.
-fn firmware(path: &Path, platform: &str) -> String {
-    let folder = path.parent().unwrap();
-    fs::write(folder.join("noise.img"), common::random_bytes(3 << 20, 1)).unwrap();
-    let config = format!(
-        "meta-product = \"p\"\nmeta-version = \"2.0\"\nmeta-platform = \"{platform}\"\n\
-         meta-architecture = \"arm\"\nfile-resource noise.img {{ host-path = \"{}/noise.img\" }}\n\
-         task upgrade {{ on-resource noise.img {{ raw_write(0) }} }}\n",
-        folder.display()
-    );
-    fs::write(folder.join("fwup.conf"), config).unwrap();
-    let fwup = |words: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
-        let output = command.arg("fwup").args(words).arg(path).current_dir(folder).output().unwrap();
-        assert!(output.status.success(), "{}", text(&output));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    fwup(&["-c", "-f", "fwup.conf", "-o"]);
-    let metadata = fwup(&["-m", "-i"]);
-    let uuid = metadata.lines().find_map(|line| line.strip_prefix("meta-uuid=")).expect("a UUID");
-    uuid.trim_matches('"').to_owned()
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-#[track_caller]
-fn expect(output: &Output, code: i32, words: &str) {
-    assert_eq!(output.status.code(), Some(code), "{}", text(output));
-    assert!(text(output).contains(words), "{words:?} is missing in: {}", text(output));
-}
-
-const GOOD: &str = "cat >got; echo 'Success!'; (sleep 1; mv after.json status.json) >/dev/null 2>&1 &";
+use common::scripted::{CLIENTS, Device, GOOD, STATUS, all, expect, firmware};
 
 #[test]
 fn the_device_gets_the_file_and_is_seen_running_it() {
-    let device = Device::new(GOOD);
-    let output = device.upload(&[]);
-    expect(&output, 0, &format!("runs slot b: p 9.9 ({}), validated", device.uuid));
-    assert_eq!(fs::read(device.path("got")).unwrap(), fs::read(device.path("new.fw")).unwrap());
-    let shown = text(&output);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("Success!\n"), "{shown}");
-    for word in ["Product:   p 2.0", "Platform:  board-x", &device.uuid, "slot a: p 9.9", "sent "] {
-        assert!(shown.contains(word), "{word} is missing in: {shown}");
+    for device in Device::each(GOOD) {
+        let output = device.upload(&[]);
+        expect(&output, 0, &format!("runs slot b: p 9.9 ({}), validated", device.uuid));
+        assert_eq!(fs::read(device.path("got")).unwrap(), fs::read(device.path("new.fw")).unwrap());
+        let shown = all(&output);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Success!\n"), "{shown}");
+        for word in ["Product:   p 2.0", "Platform:  board-x", &device.uuid, "slot a: p 9.9", "sent "] {
+            assert!(shown.contains(word), "{word} is missing in: {shown}");
+        }
     }
 }
 
 #[test]
 fn json_is_one_object_and_the_rest_is_elsewhere() {
-    let device = Device::new(GOOD);
-    let output = device.upload(&["--json"]);
-    let report: serde_json::Value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
-    assert_eq!(report["result"], "done");
-    assert_eq!(report["exit_code"], 0);
-    assert_eq!(report["firmware"]["uuid"], device.uuid);
-    assert_eq!(report["device"]["boot_id"], "boot-2");
-    assert_eq!(report["bytes"], fs::metadata(device.path("new.fw")).unwrap().len());
+    for device in Device::each(GOOD) {
+        let output = device.upload(&["--json"]);
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", all(&output)));
+        assert_eq!(report["result"], "done");
+        assert_eq!(report["exit_code"], 0);
+        assert_eq!(report["firmware"]["uuid"], device.uuid);
+        assert_eq!(report["device"]["boot_id"], "boot-2");
+        assert_eq!(report["bytes"], fs::metadata(device.path("new.fw")).unwrap().len());
+    }
 }
 
 #[test]
 fn without_waiting_it_ends_with_the_push() {
-    let device = Device::new("cat >got; echo 'Success!'");
-    expect(&device.upload(&["--no-wait"]), 0, "nobody waited");
+    for device in Device::each("cat >got; echo 'Success!'") {
+        expect(&device.upload(&["--no-wait"]), 0, "nobody waited");
+    }
 }
 
 #[test]
 fn a_refusal_shows_what_the_device_said() {
-    let device = Device::new("echo 'fwup: Upgrade not possible'; exit 1");
-    expect(&device.upload(&[]), 1, "fwup: Upgrade not possible");
-    let quiet = device.upload(&["--quiet"]);
-    expect(&quiet, 1, "fwup: Upgrade not possible");
-    assert!(quiet.stdout.is_empty());
-    let json: serde_json::Value = serde_json::from_slice(&device.upload(&["--json"]).stdout).unwrap();
-    assert_eq!((&json["result"], &json["exit_code"]), (&"refused".into(), &1.into()));
+    for device in Device::each("echo 'fwup: Upgrade not possible'; exit 1") {
+        expect(&device.upload(&[]), 1, "fwup: Upgrade not possible");
+        let quiet = device.upload(&["--quiet"]);
+        expect(&quiet, 1, "fwup: Upgrade not possible");
+        assert!(quiet.stdout.is_empty());
+        let json: serde_json::Value = serde_json::from_slice(&device.upload(&["--json"]).stdout).unwrap();
+        assert_eq!((&json["result"], &json["exit_code"]), (&"refused".into(), &1.into()));
+    }
 }
 
 #[test]
 fn a_busy_device_is_75() {
-    let device = Device::new("echo 'Error: update in progress (ssh 10.0.0.5, 42 %)'; exit 75");
-    expect(&device.upload(&[]), 75, "update in progress");
+    for device in Device::each("echo 'Error: update in progress (ssh 10.0.0.5, 42 %)'; exit 75") {
+        expect(&device.upload(&[]), 75, "update in progress");
+    }
 }
 
 #[test]
 fn a_lost_connection_is_6() {
-    let device = Device::new("head -c 300000 >/dev/null; kill -9 $PPID; sleep 5");
-    expect(&device.upload(&[]), 6, "lost before the device reported success");
+    for device in Device::each("head -c 300000 >/dev/null; kill -9 $PPID; sleep 5") {
+        expect(&device.upload(&[]), 6, "lost before the device reported success");
+    }
 }
 
 #[test]
 fn a_connection_lost_after_success_goes_on_to_the_wait() {
-    let device = Device::new(&format!("{GOOD}\nsleep 0.5; kill -9 $PPID; sleep 5"));
-    expect(&device.upload(&[]), 0, "runs slot b");
+    for device in Device::each(&format!("{GOOD}\nsleep 0.5; kill -9 $PPID; sleep 5")) {
+        expect(&device.upload(&[]), 0, "runs slot b");
+    }
 }
 
 #[test]
 fn a_device_that_fell_back_is_7() {
-    let device = Device::new("cat >got; echo 'Success!'; mv fallen-back.json status.json");
-    expect(&device.upload(&[]), 7, "slot a: p 9.9 (old)");
+    for device in Device::each("cat >got; echo 'Success!'; mv fallen-back.json status.json") {
+        expect(&device.upload(&[]), 7, "slot a: p 9.9 (old)");
+    }
 }
 
 #[test]
 fn a_device_that_stays_away_is_8() {
-    let device = Device::new("cat >got; echo 'Success!'");
-    let started = Instant::now();
-    expect(&device.upload(&["--wait=3"]), 8, "has not rebooted");
-    assert!(started.elapsed() < Duration::from_secs(20));
+    for client in CLIENTS {
+        let device = Device::start("cat >got; echo 'Success!'", client, STATUS, &[]);
+        let started = Instant::now();
+        expect(&device.upload(&["--wait=6"]), 8, "has not rebooted");
+        assert!(started.elapsed() < Duration::from_secs(60));
 
-    let device = Device::new("cat >got; echo 'Success!'; kill $(cat sshd.pid)");
-    expect(&device.upload(&["--wait=3"]), 8, "Connection refused");
+        let device = Device::start("cat >got; echo 'Success!'; kill $(cat sshd.pid)", client, STATUS, &[]);
+        expect(&device.upload(&["--wait=3"]), 8, "Connection refused");
+    }
 }
 
 #[test]
 fn a_key_that_is_not_known_is_5() {
-    let device = Device::new(GOOD);
-    fs::copy(device.path("stranger"), device.path("user")).unwrap();
-    expect(&device.upload(&[]), 5, "Permission denied");
-    assert!(!device.path("got").exists());
+    for device in Device::each(GOOD) {
+        fs::copy(device.path("stranger"), device.path("user")).unwrap();
+        expect(&device.upload(&[]), 5, "Permission denied");
+        assert!(!device.path("got").exists());
+    }
 }
 
 #[test]
 fn a_changed_host_key_is_5() {
-    let device = Device::new(GOOD);
-    let other = fs::read_to_string(device.path("stranger.pub")).unwrap();
-    fs::write(device.path("known_hosts"), format!("[127.0.0.1]:{} {other}", device.port)).unwrap();
-    expect(&device.upload(&[]), 5, "HAS CHANGED");
+    for device in Device::each(GOOD) {
+        let other = fs::read_to_string(device.path("stranger.pub")).unwrap();
+        fs::write(device.path("known_hosts"), format!("[127.0.0.1]:{} {other}", device.port)).unwrap();
+        expect(&device.upload(&[]), 5, "HAS CHANGED");
+    }
 }
 
 #[test]
 fn nobody_there_is_4() {
-    let mut device = Device::new(GOOD);
-    device.sshd.kill().unwrap();
-    device.sshd.wait().unwrap();
-    expect(&device.upload(&[]), 4, "Connection refused");
-    let nowhere = device.command(&["no-such-host.invalid", "new.fw"]).output().unwrap();
-    expect(&nowhere, 4, "no-such-host.invalid");
+    for mut device in Device::each(GOOD) {
+        device.sshd.kill().unwrap();
+        device.sshd.wait().unwrap();
+        expect(&device.upload(&[]), 4, "Connection refused");
+        let nowhere = device.command(&["no-such-host.invalid", "new.fw"]).output().unwrap();
+        expect(&nowhere, 4, "no-such-host.invalid");
+    }
 }
 
 #[test]
 fn a_device_without_the_subsystem_says_so() {
-    let device = Device::with_subsystems(GOOD, false);
-    let config = fs::read_to_string(device.path("sshd_config")).unwrap();
-    fs::write(device.path("sshd_config"), config.replace("Subsystem fwup", "Subsystem other")).unwrap();
-    let hup = Command::new("kill").args(["-HUP", &device.sshd.id().to_string()]).status().unwrap();
-    assert!(hup.success());
-    std::thread::sleep(Duration::from_millis(500));
-    device.wait_for_port();
-    expect(&device.upload(&[]), 1, "no fwup subsystem");
+    for client in CLIENTS {
+        let device = Device::start(GOOD, client, "", &[]);
+        let config = fs::read_to_string(device.path("sshd_config")).unwrap();
+        fs::write(device.path("sshd_config"), config.replace("Subsystem fwup", "Subsystem other")).unwrap();
+        let hup = Command::new("kill").args(["-HUP", &device.sshd.id().to_string()]).status().unwrap();
+        assert!(hup.success());
+        std::thread::sleep(Duration::from_millis(500));
+        device.wait_for_port();
+        expect(&device.upload(&[]), 1, "no fwup subsystem");
+    }
 }
 
 #[test]
 fn a_device_without_a_status_is_updated_and_not_waited_for() {
-    let device = Device::with_subsystems(GOOD, false);
-    expect(&device.upload(&[]), 0, "does not answer myelin-status");
-    assert!(device.path("got").exists());
+    for client in CLIENTS {
+        let device = Device::start(GOOD, client, "", &[]);
+        expect(&device.upload(&[]), 0, "does not answer myelin-status");
+        assert!(device.path("got").exists());
+    }
 }
 
 #[test]
 fn a_file_for_another_board_is_announced() {
-    let device = Device::new(GOOD);
-    firmware(&device.path("other.fw"), "board-y");
-    let output = device.command(&["127.0.0.1", "other.fw", "--no-wait"]).output().unwrap();
-    expect(&output, 0, "the device's platform is board-x, the file's is board-y");
+    for device in Device::each(GOOD) {
+        firmware(&device.path("other.fw"), "board-y");
+        let output = device.command(&["127.0.0.1", "other.fw", "--no-wait"]).output().unwrap();
+        expect(&output, 0, "the device's platform is board-x, the file's is board-y");
+    }
 }
 
 #[test]
@@ -308,16 +177,17 @@ fn what_is_no_firmware_is_3_and_never_sent() {
 
 #[test]
 fn wrong_usage_is_2() {
-    let device = Device::new(GOOD);
-    for args in [
-        &["127.0.0.1", "new.fw", "--frob"][..],
-        &["-oProxyCommand=false", "new.fw", "-p", "0"],
-        &["new.fw"],
-        &["two words", "new.fw"],
-        &["127.0.0.1", "new.fw", "-o", "Frobnicate=yes"],
-    ] {
-        let output = device.command(args).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
+    for device in Device::each(GOOD) {
+        for args in [
+            &["127.0.0.1", "new.fw", "--frob"][..],
+            &["-oProxyCommand=false", "new.fw", "-p", "0"],
+            &["new.fw"],
+            &["two words", "new.fw"],
+            &["127.0.0.1", "new.fw", "-o", "Frobnicate=yes"],
+        ] {
+            let output = device.command(args).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {}", all(&output));
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::Duration;
 
+use common::scripted::CLIENTS;
 use common::{Device, random_bytes, signal, text, wait_until};
 
 const OLD: &str = "11111111-2222-5333-8444-000000000001";
@@ -91,8 +92,8 @@ fn expect(output: &Output, code: i32, words: &str) {
 }
 
 /// Uploads, and reboots when the device asks for it; `meanwhile` is what happens while it is off.
-fn upload_and_reboot(device: &mut Device, meanwhile: impl FnOnce(&Device)) -> Output {
-    let child = upload(device, &["--wait=60"])
+fn upload_and_reboot(device: &mut Device, client: &[&str], meanwhile: impl FnOnce(&Device)) -> Output {
+    let child = upload(device, &[client, &["--wait=60"]].concat())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
@@ -109,18 +110,21 @@ fn upload_and_reboot(device: &mut Device, meanwhile: impl FnOnce(&Device)) -> Ou
 
 #[test]
 fn the_firmware_that_was_sent_runs_afterwards() {
-    let mut device = device(GOOD);
-    let output = upload_and_reboot(&mut device, |_| {});
-    expect(&output, 0, "runs slot b: 2.0 (");
-    assert!(all(&output).contains(&format!("slot a: 1.0 ({OLD})")), "{}", all(&output));
-    assert_eq!(fs::read(device.path("got")).unwrap(), fs::read(device.path("new.fw")).unwrap());
+    for client in CLIENTS {
+        let mut device = device(GOOD);
+        let output = upload_and_reboot(&mut device, client, |_| {});
+        expect(&output, 0, "runs slot b: 2.0 (");
+        assert!(all(&output).contains(&format!("slot a: 1.0 ({OLD})")), "{}", all(&output));
+        assert!(fs::read(device.path("got")).unwrap() == fs::read(device.path("new.fw")).unwrap());
+    }
 }
 
 #[test]
 fn a_device_that_falls_back_is_7() {
     let mut device = device(GOOD);
-    let output =
-        upload_and_reboot(&mut device, |device| fs::write(device.path("env"), slots("a", "none")).unwrap());
+    let output = upload_and_reboot(&mut device, &[], |device| {
+        fs::write(device.path("env"), slots("a", "none")).unwrap()
+    });
     expect(&output, 7, "slot a: 1.0");
 }
 
@@ -146,22 +150,24 @@ fn a_firmware_that_fwup_refuses_changes_nothing() {
 
 #[test]
 fn a_worker_that_dies_midway_is_6_and_the_next_push_works() {
-    let mut device = device(
-        "head -c 100000 >/dev/null\ntouch midway\n[ -e again ] || exec sleep 60\n[ -e again ] && { cat >/dev/null; cp env.next env; printf 'Success!\\n\\032\\000'; }",
-    );
-    let child = upload(&device, &["--no-wait"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    wait_until("fwup runs", || device.path("midway").exists());
-    signal(device.worker(), "KILL");
-    expect(&child.wait_with_output().unwrap(), 6, "lost before the device reported success");
-    assert_eq!(fs::read_to_string(device.path("env")).unwrap(), slots("a", "none"));
-    fs::write(device.path("again"), "").unwrap();
-    device.assert_reachable();
-    let output = upload_and_reboot(&mut device, |_| {});
-    expect(&output, 0, "runs slot b");
+    for client in CLIENTS {
+        let mut device = device(
+            "head -c 100000 >/dev/null\ntouch midway\n[ -e again ] || exec sleep 60\n[ -e again ] && { cat >/dev/null; cp env.next env; printf 'Success!\\n\\032\\000'; }",
+        );
+        let child = upload(&device, &[client, &["--no-wait"]].concat())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_until("fwup runs", || device.path("midway").exists());
+        signal(device.worker(), "KILL");
+        expect(&child.wait_with_output().unwrap(), 6, "lost before the device reported success");
+        assert_eq!(fs::read_to_string(device.path("env")).unwrap(), slots("a", "none"));
+        fs::write(device.path("again"), "").unwrap();
+        device.assert_reachable();
+        let output = upload_and_reboot(&mut device, client, |_| {});
+        expect(&output, 0, "runs slot b");
+    }
 }
 
 #[test]

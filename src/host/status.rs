@@ -107,7 +107,7 @@ impl DeviceStatus {
 }
 
 /// A device must not move the cursor of whoever looks at it.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

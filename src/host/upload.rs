@@ -15,9 +15,10 @@ use thiserror::Error;
 use super::choose::{ChooseError, Hints, choose};
 use super::discover::{LOOK, table};
 use super::metadata::{self, Metadata, MetadataError};
+use super::options::{OptionsError, SshOptions};
 use super::push::{Outcome, push};
+use super::remote::{Remote, Trouble};
 use super::screen::{Mode, Screen};
-use super::ssh::{Ssh, SshOptions, Trouble};
 use super::status::{DeviceStatus, Verdict};
 use super::target::{Target, TargetError};
 use super::wait::{Answer, Return, ask, wait};
@@ -63,6 +64,8 @@ enum Failure {
     NoSubsystem,
     #[error(transparent)]
     Host(#[from] TargetError),
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     #[error("several devices are there, name one of them: myelin upload HOST, or MYELIN_HOST=HOST\n{0}")]
     Several(String),
     #[error("ssh does not understand its options or its configuration; see what it said above")]
@@ -97,7 +100,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Refused(_) | Self::NoSubsystem => 1,
-            Self::Host(_) | Self::Several(_) | Self::Usage => 2,
+            Self::Host(_) | Self::Options(_) | Self::Several(_) | Self::Usage => 2,
             Self::Choose(_) | Self::Metadata(_) | Self::Read { .. } => 3,
             Self::Connect(_) | Self::NoSsh(_) => 4,
             Self::Authentication(_) => 5,
@@ -112,7 +115,7 @@ impl Failure {
     fn word(&self) -> &'static str {
         match self {
             Self::Refused(_) | Self::NoSubsystem => "refused",
-            Self::Host(_) | Self::Several(_) | Self::Usage => "usage",
+            Self::Host(_) | Self::Options(_) | Self::Several(_) | Self::Usage => "usage",
             Self::Choose(_) | Self::Metadata(_) | Self::Read { .. } => "no_file",
             Self::Connect(_) | Self::NoSsh(_) => "no_connection",
             Self::Authentication(_) => "authentication",
@@ -191,19 +194,17 @@ fn finish(mode: Mode, screen: &Screen, report: &Report) -> ExitCode {
 }
 
 fn run(args: &Args, screen: &Arc<Screen>, report: &mut Report) -> Result<String, Failure> {
-    let (host, ssh) = find(args, screen)?;
+    let (host, remote) = find(args, screen)?;
     report.host = Some(host.clone());
     let firmware = Firmware::open(args.file.as_deref())?;
     report.file = Some(firmware.name.clone());
     report.firmware = Some(firmware.metadata.clone());
     firmware.describe().iter().for_each(|line| screen.note(line));
     if args.dry_run {
-        let command = ssh.subsystem("fwup", &[]);
-        let words = command.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        return Ok(format!("would run: ssh {words} < {}", firmware.name));
+        return Ok(format!("would run: {} < {}", remote.describe(), firmware.name));
     }
 
-    let before = match ask(&ssh, screen).map_err(Failure::NoSsh)? {
+    let before = match ask(&*remote, screen).map_err(Failure::NoSsh)? {
         Answer::Failed(Trouble::Lost) => return Err(Failure::Connect(host)),
         Answer::Failed(trouble) => return Err(Failure::trouble(trouble, &host)),
         // Without a boot id nothing tells a device that is back from one that has not gone.
@@ -217,7 +218,7 @@ fn run(args: &Args, screen: &Arc<Screen>, report: &mut Report) -> Result<String,
         }
     }
     report.device = before.clone();
-    send(&ssh, firmware.file, firmware.size, &host, screen, report)?;
+    send(&*remote, firmware.file, firmware.size, &host, screen, report)?;
 
     let Some(before) = before else {
         return Ok(format!(
@@ -227,11 +228,11 @@ fn run(args: &Args, screen: &Arc<Screen>, report: &mut Report) -> Result<String,
     if args.no_wait {
         return Ok(format!("Done: {host} took the firmware and reboots; nobody waited for it."));
     }
-    come_back(&ssh, &before, &firmware.metadata, args.wait, screen, report)
+    come_back(&*remote, &before, &firmware.metadata, args.wait, screen, report)
 }
 
 fn send(
-    ssh: &Ssh,
+    remote: &dyn Remote,
     mut file: File,
     size: u64,
     host: &str,
@@ -242,7 +243,7 @@ fn send(
     let started = Instant::now();
     let name = report.file.clone().unwrap_or_default();
     let (outcome, sent) =
-        push(ssh, &mut file, size, screen).map_err(|source| Failure::Read { path: name, source })?;
+        push(remote, &mut file, size, screen).map_err(|source| Failure::Read { path: name, source })?;
     report.bytes = sent;
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
@@ -258,7 +259,7 @@ fn send(
 }
 
 fn come_back(
-    ssh: &Ssh,
+    remote: &dyn Remote,
     before: &DeviceStatus,
     sent: &Metadata,
     limit: u64,
@@ -266,7 +267,7 @@ fn come_back(
     report: &mut Report,
 ) -> Result<String, Failure> {
     screen.waiting(&format!("Waiting up to {limit} s until the device is back..."));
-    let back = wait(ssh, before, sent, Duration::from_secs(limit)).map_err(Failure::NoSsh)?;
+    let back = wait(remote, before, sent, Duration::from_secs(limit)).map_err(Failure::NoSsh)?;
     screen.end_bar();
     match back {
         Return::NotBack(last) => Err(Failure::NotBack { limit, last }),
@@ -285,11 +286,11 @@ fn come_back(
 }
 
 /// The device that was named, else the one that is there.
-fn find(args: &Args, screen: &Screen) -> Result<(String, Ssh), Failure> {
+fn find(args: &Args, screen: &Screen) -> Result<(String, Box<dyn Remote>), Failure> {
     let variable = || std::env::var("MYELIN_HOST").ok().filter(|host| !host.is_empty());
     if let Some(host) = args.host.clone().or_else(variable) {
         let target: Target = host.parse()?;
-        return Ok((host, Ssh::new(&args.ssh, target)));
+        return Ok((host, args.ssh.remote(target, None, screen)?));
     }
     // A machine that cannot ask finds nobody, and the old name is still worth a try.
     let found = browse(LOOK).unwrap_or_default();
@@ -297,12 +298,12 @@ fn find(args: &Args, screen: &Screen) -> Result<(String, Ssh), Failure> {
         if !found.is_empty() {
             return Err(Failure::Several(table(&found).trim_end().to_owned()));
         }
-        return Ok((DEFAULT_HOST.into(), Ssh::new(&args.ssh, DEFAULT_HOST.parse()?)));
+        return Ok((DEFAULT_HOST.into(), args.ssh.remote(DEFAULT_HOST.parse()?, None, screen)?));
     };
     screen.note(&format!("Found:     {}", table(&found).trim_end()));
     let mut target: Target = device.name.parse()?;
     target.port = Some(device.port).filter(|port| *port != 22 && args.ssh.port.is_none());
-    Ok((device.name.clone(), Ssh::new(&args.ssh, target).at(&device.address)))
+    Ok((device.name.clone(), args.ssh.remote(target, Some(&device.address), screen)?))
 }
 
 /// What Nerves devices are called, and everything else that answers to it.

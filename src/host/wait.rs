@@ -1,15 +1,14 @@
 //! Asks a device for its status, and waits until it is back from its reboot.
 
-use std::io::{self, Read};
-use std::process::Stdio;
-use std::sync::{Arc, mpsc};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::metadata::Metadata;
-use super::push::collect_messages;
+use super::remote::{Call, End, Message, Remote, Trouble};
 use super::screen::Screen;
-use super::ssh::{Ssh, Trouble, is_ssh_own, trouble};
+use super::ssh::trouble;
 use super::status::{DeviceStatus, Verdict};
 
 /// What a question for the status brought.
@@ -22,68 +21,51 @@ pub enum Answer {
 }
 
 /// No answer is longer.
-const MAX_ANSWER: u64 = 64 * 1024;
+const MAX_ANSWER: usize = 64 * 1024;
 
-/// Asks once, before the upload; ssh may ask the user for a passphrase, so there is no time limit.
-pub fn ask(ssh: &Ssh, screen: &Arc<Screen>) -> io::Result<Answer> {
+/// Asks once, before the upload; the user may be asked for a passphrase, so there is no time limit.
+pub fn ask(remote: &dyn Remote, screen: &Arc<Screen>) -> io::Result<Answer> {
     let screen = Arc::clone(screen);
     let show = move |line: &str| {
         if trouble(line) != Some(Trouble::NoSubsystem) {
             screen.note(line);
         }
     };
-    ask_until(ssh, &[], None, show).map(|(answer, _)| answer)
+    ask_until(remote, None, Box::new(show)).map(|(answer, _)| answer)
 }
 
+/// With a deadline it is a quick question.
 fn ask_until(
-    ssh: &Ssh,
-    options: &[&str],
+    remote: &dyn Remote,
     deadline: Option<Instant>,
-    show: impl FnMut(&str) + Send + 'static,
+    message: Message,
 ) -> io::Result<(Answer, String)> {
-    let mut child = ssh
-        .subsystem("myelin-status", options)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let (text, answer) = mpsc::channel();
-    let (lines, messages) = mpsc::channel();
-    if let Some(stdout) = child.stdout.take() {
-        thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = stdout.take(MAX_ANSWER).read_to_end(&mut bytes);
-            text.send(bytes)
-        });
-    }
-    if let Some(stderr) = child.stderr.take() {
-        thread::spawn(move || lines.send(collect_messages(stderr, show)));
-    }
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            child.kill()?;
-        }
-        thread::sleep(Duration::from_millis(20));
+    let answer = Arc::new(Mutex::new(Vec::new()));
+    let output = {
+        let answer = Arc::clone(&answer);
+        Box::new(move |bytes: &[u8]| {
+            let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = MAX_ANSWER.saturating_sub(answer.len());
+            answer.extend(bytes.iter().take(room));
+            bytes.len() <= room
+        })
     };
-    let answer = answer.recv_timeout(DRAIN).unwrap_or_default();
-    let messages = messages.recv_timeout(DRAIN).unwrap_or_default();
-    let trouble = if is_ssh_own(status) || status.code().is_none() {
-        trouble(&messages).unwrap_or(Trouble::Connect)
-    } else {
-        Trouble::NoSubsystem
+    let ended = remote.run(Call {
+        subsystem: "myelin-status",
+        input: None,
+        quick: deadline.is_some(),
+        deadline,
+        output,
+        message,
+    })?;
+    let answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+    let answer = match (ended.end, DeviceStatus::parse(&answer)) {
+        (End::Status(0), Some(status)) => Answer::Status(status),
+        (End::Status(_) | End::Without(Some(Trouble::NoSubsystem)), _) => Answer::Absent,
+        (End::Without(trouble), _) => Answer::Failed(trouble.unwrap_or(Trouble::Connect)),
     };
-    let answer = match DeviceStatus::parse(&answer).filter(|_| status.success()) {
-        Some(status) => Answer::Status(status),
-        None if trouble == Trouble::NoSubsystem => Answer::Absent,
-        None => Answer::Failed(trouble),
-    };
-    Ok((answer, messages))
+    Ok((answer, ended.messages))
 }
-
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// How the wait ended.
 #[derive(Debug)]
@@ -93,17 +75,13 @@ pub enum Return {
     NotBack(String),
 }
 
-/// Options of a question after the reboot: a connection of its own, that gives up soon.
-const QUICK: &[&str] = &[
-    "ControlMaster=no",
-    "ControlPath=none",
-    "ConnectTimeout=5",
-    "ServerAliveInterval=3",
-    "ServerAliveCountMax=2",
-];
-
 /// Asks until the device answers from another boot than `before`.
-pub fn wait(ssh: &Ssh, before: &DeviceStatus, sent: &Metadata, limit: Duration) -> io::Result<Return> {
+pub fn wait(
+    remote: &dyn Remote,
+    before: &DeviceStatus,
+    sent: &Metadata,
+    limit: Duration,
+) -> io::Result<Return> {
     let deadline = Instant::now() + limit;
     let mut last = "it never answered".to_owned();
     loop {
@@ -118,7 +96,7 @@ pub fn wait(ssh: &Ssh, before: &DeviceStatus, sent: &Metadata, limit: Duration) 
                 eprintln!("{line}");
             }
         };
-        match ask_until(ssh, QUICK, Some(deadline), show)? {
+        match ask_until(remote, Some(deadline), Box::new(show))? {
             (Answer::Status(status), _) => match status.judge(before, sent) {
                 Verdict::SameBoot => last = "it answers and has not rebooted".into(),
                 verdict => return Ok(Return::Back(status, verdict)),

@@ -90,21 +90,6 @@ fn preferred(ssh: &Ssh) -> Preferred {
     }
 }
 
-/// What a client of our own offers: all that any configuration can leave.
-pub fn everything() -> Preferred {
-    let of = |kind: Kind| kind.known().iter();
-    let mut kex: Vec<_> = of(Kind::Kex).filter_map(|name| kex::Name::try_from(*name).ok()).collect();
-    kex.extend([kex::EXTENSION_SUPPORT_AS_CLIENT, kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT]);
-    Preferred {
-        kex: kex.into(),
-        key: of(Kind::PublicKey).filter_map(|name| name.parse().ok()).collect(),
-        host_key_certificates: Cow::Borrowed(&[]),
-        cipher: of(Kind::Cipher).filter_map(|name| cipher::Name::try_from(*name).ok()).collect(),
-        mac: of(Kind::Mac).filter_map(|name| mac::Name::try_from(*name).ok()).collect(),
-        compression: Cow::Borrowed(&[compression::NONE]),
-    }
-}
-
 /// All lists as they are offered, by the keys that configure them; host keys are offered as far as they exist.
 pub fn lists(ssh: &Ssh, keys: &[PrivateKey]) -> Vec<Algorithms> {
     let list = |key: &str, kind: Kind, text: &str| {

@@ -11,17 +11,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use russh::client::{self, AuthResult};
-use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::client::{AuthResult, Config as ClientConfig};
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::{ChannelMsg, Disconnect, SshId};
 use thiserror::Error;
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::connection::Connection;
 use super::control::{self, Request, Response};
+use super::host_keys;
 use super::server::Server;
-use super::{algorithms, host_keys};
+use crate::client::{self, Judge};
 use crate::config::{Config, HostKeyType};
 use crate::systemd;
 use crate::tasks::aside;
@@ -161,13 +163,14 @@ async fn log_in_at(
     key: Arc<PrivateKey>,
     host_keys: Vec<String>,
 ) -> Result<(), russh::Error> {
-    let config = client::Config {
+    let config = ClientConfig {
         client_id: SshId::Standard(Cow::Borrowed("SSH-2.0-MyelinProbe")),
         // Whatever the configuration of the server leaves.
-        preferred: algorithms::everything(),
-        ..client::Config::default()
+        preferred: client::everything(),
+        ..ClientConfig::default()
     };
-    let mut session = client::connect(Arc::new(config), address, Client { host_keys }).await?;
+    let stream = TcpStream::connect(address).await?;
+    let mut session = client::connect(config, Box::new(stream), Box::new(Own { host_keys })).await?;
     let key = PrivateKeyWithHashAlg::new(key, None);
     if !matches!(session.authenticate_publickey(USER, key).await?, AuthResult::Success) {
         return Err(russh::Error::NotAuthenticated);
@@ -187,18 +190,15 @@ async fn log_in_at(
     Err(russh::Error::RequestDenied)
 }
 
-struct Client {
+/// The keys that our own worker told us; nobody else has one of them.
+struct Own {
     host_keys: Vec<String>,
 }
 
-impl client::Handler for Client {
-    type Error = russh::Error;
-
-    /// Only our own worker has one of the keys that it told us.
-    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
-        let PublicKeyOrCertificate::PublicKey { key, .. } = key else { return Ok(false) };
+impl Judge for Own {
+    fn accepts(&mut self, key: &PublicKey) -> bool {
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-        Ok(self.host_keys.iter().any(|known| known.split(' ').any(|word| word == fingerprint)))
+        self.host_keys.iter().any(|known| known.split(' ').any(|word| word == fingerprint))
     }
 }
 

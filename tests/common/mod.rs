@@ -4,8 +4,10 @@
 
 pub mod agent;
 pub mod disk;
+pub mod scripted;
 pub mod sftp;
 pub mod sshd;
+pub mod terminal;
 pub mod transfer;
 
 use std::fs;
