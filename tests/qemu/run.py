@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tests on an emulated board: an ARM64 system with U-Boot, two slots, and Myelin as its only SSH daemon.
 
-    tests/qemu/run.py              the life of two boards, some power cuts and resets: for every run of the tests
+    tests/qemu/run.py              the life of three boards, some power cuts and resets: for every run of the tests
     tests/qemu/run.py soak         thousands of power cuts and hundreds of resets, hours; --report FILE
     tests/qemu/run.py life|pi|pi3|powercut|resets|measure [--states N] [--cycles N] [--updates N] [--boots N] [--seed N]
 
@@ -53,7 +53,7 @@ def main():
     parser.add_argument("--report", type=Path, default=firmware.FOLDER / "soak.md", help="of a soak")
     parser.add_argument("--progress", type=Path, help="where a part of a soak writes what it has reached")
     options = parser.parse_args()
-    what = options.what or ["life", "pi", "powercut", "resets"]
+    what = options.what or ["life", "pi", "pi3", "powercut", "resets"]
     usual = (10_000, 4, 40, 500) if "soak" in what else (300, 1, 3, 3)
     asked = options.states, options.updates, options.boots, options.cycles
     states, updates, boots, cycles = (default if value is None else value for value, default in zip(asked, usual))
