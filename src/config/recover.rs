@@ -55,42 +55,74 @@ pub fn parse(bytes: &[u8]) -> Recovered {
             }
         }
     }
-    let rounds = (MAX_WORK / (bytes.len() + 1)).max(MIN_ROUNDS);
-    for round in 1..=rounds {
+    let mut repaired = vec![false; lines.len()];
+    let (mut round, mut work) = (0, 0);
+    while round < MIN_ROUNDS || work < MAX_WORK {
+        round += 1;
         let text = lines.join("\n");
+        work += text.len() + 1;
         let starts = line_starts(&text);
         let (table, errors) = DeTable::parse_recoverable(&text);
         let first = errors.iter().min_by_key(|error| error.span().map_or(0, |span| span.start));
         let Some(first) = first else {
             return Recovered { text, lost, starts };
         };
-        let offset = first.span().map_or(0, |span| span.start);
-        let begin = entry_around(table.get_ref(), offset).unwrap_or(offset);
-        let Some(index) = last_line_with_text(&lines, starts.partition_point(|&start| start <= begin)) else {
-            break;
+        let line = match first.span().filter(|span| span.end > 0) {
+            Some(span) => {
+                let begin = entry_around(table.get_ref(), span.start).unwrap_or(span.start);
+                starts.partition_point(|&start| start <= begin)
+            }
+            None => {
+                let (line, cost) = line_without_place(&lines);
+                work += cost;
+                line
+            }
         };
-        lost.push(leave_out(&mut lines, index, round, first.message()));
+        let Some(index) = last_line_with_text(&lines, line) else { break };
+        lost.push(leave_out(&mut lines, index, round, first.message(), &mut repaired));
     }
     lost.push(Lost {
         line: 0,
         key: String::new(),
-        text: format!("more than {rounds} errors: this is no TOML, the whole file is left out"),
+        text: format!("more than {round} errors: this is no TOML, the whole file is left out"),
     });
     Recovered { text: String::new(), lost, starts: Vec::new() }
 }
 
-/// Each round parses everything once: a file that is no TOML at all costs at most so many bytes of parsing,
+/// The line, from 1, with which an error begins that has no place, such as nesting that is too deep; and how many bytes were
+/// parsed to find it.
+fn line_without_place(lines: &[Cow<'_, str>]) -> (usize, usize) {
+    let (mut good, mut bad, mut cost) = (0, lines.len(), 0);
+    while bad - good > 1 {
+        let middle = good + (bad - good) / 2;
+        let text = lines.get(..middle).unwrap_or_default().join("\n");
+        cost += text.len();
+        let (_, errors) = DeTable::parse_recoverable(&text);
+        let has_it = errors.iter().any(|error| error.span().is_none_or(|span| span.end == 0));
+        if has_it { bad = middle } else { good = middle }
+    }
+    (bad, cost)
+}
+
+/// A round parses everything once or more: a file that is no TOML at all costs at most so many bytes of parsing,
 const MAX_WORK: usize = 8 << 20;
 /// but a long file may have some errors too.
 const MIN_ROUNDS: usize = 64;
 
-/// Blanks a line; a header is repaired instead.
-fn leave_out(lines: &mut [Cow<'_, str>], index: usize, round: usize, message: &str) -> Lost {
+/// Blanks a line; a header is repaired instead, once.
+fn leave_out(
+    lines: &mut [Cow<'_, str>],
+    index: usize,
+    round: usize,
+    message: &str,
+    repaired: &mut [bool],
+) -> Lost {
     let message = message.trim_end_matches(", expected nothing");
     let mut lost = Lost { line: index + 1, key: String::new(), text: format!("not TOML ({message})") };
     let Some((line, rest)) = lines.get_mut(index..).and_then(<[_]>::split_first_mut) else { return lost };
     lost.key = key_of(line);
-    if let Some(header) = repaired_header(line, round) {
+    let is_new = repaired.get_mut(index).is_some_and(|repaired| !std::mem::replace(repaired, true));
+    if let Some(header) = repaired_header(line, round).filter(|_| is_new) {
         *line = header.into();
         lost.text += ": read as one more part of this table";
         return lost;
@@ -209,6 +241,24 @@ mod tests {
 
     fn lost(text: &str) -> Vec<usize> {
         parse(text.as_bytes()).lost.iter().map(|lost| lost.line).collect()
+    }
+
+    #[test]
+    fn a_line_that_is_nested_too_deep_is_lost_alone() {
+        for deep in [".".repeat(200), "a.".repeat(200) + "b = 1", "x = ".to_owned() + &"[".repeat(200)] {
+            let text = format!("a = 1\n[ssh]\nport = 2\n{deep}\nbanner = 3\n");
+            assert_eq!(lost(&text), [4], "{deep}");
+            assert_eq!(keys(&text), ["a=1", "ssh.banner=3", "ssh.port=2"], "{deep}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_errors_without_a_place_costs_little() {
+        let deep = ".".repeat(100);
+        let text = format!("ciphers[ssh\n[staKssht o\nrt = = 3\n{deep}\u{1}\u{11}{deep}pshauthorizedkey ");
+        assert!(parse(text.as_bytes()).lost.len() < 10);
+        let text = format!("[a b\n{deep}\n").repeat(2000);
+        parse(text.as_bytes());
     }
 
     #[test]
