@@ -56,8 +56,9 @@ pub fn parse(bytes: &[u8]) -> Recovered {
         }
     }
     let mut repaired = vec![false; lines.len()];
+    let allowed = MAX_WORK.max(MIN_ROUNDS.saturating_mul(bytes.len()));
     let (mut round, mut work) = (0, 0);
-    while round < MIN_ROUNDS || work < MAX_WORK {
+    while work < allowed {
         round += 1;
         let text = lines.join("\n");
         work += text.len() + 1;
@@ -106,7 +107,7 @@ fn line_without_place(lines: &[Cow<'_, str>]) -> (usize, usize) {
 
 /// A round parses everything once or more: a file that is no TOML at all costs at most so many bytes of parsing,
 const MAX_WORK: usize = 8 << 20;
-/// but a long file may have some errors too.
+/// or so many times itself, for a long file may have some errors too.
 const MIN_ROUNDS: usize = 64;
 
 /// Blanks a line; a header is repaired instead, once.
