@@ -51,36 +51,27 @@ def bodies():
             random.randbytes(300), text(b"a" * 20000) + text(b"b" * 10000)]
 "#;
 
-fn device() -> (Device, u32, u64) {
-    // What this machine does is never punished; many connections come from it at once here.
+/// Runs the program against a new device and sees that nothing of it has changed: the same worker, which has not grown by
+/// much, and another login.
+#[track_caller]
+fn survives(program: &str) -> Device {
     let device = Device::start("login_grace_time = 20", "");
     device.assert_reachable();
     let worker = device.worker();
     let memory = status_kib(worker, "VmRSS");
-    (device, worker, memory)
-}
-
-/// The same worker, which has not grown by much, and another login.
-#[track_caller]
-fn assert_unimpressed((device, worker, memory): &(Device, u32, u64)) {
-    device.assert_reachable();
-    assert_eq!(device.worker(), *worker, "{}", device.log());
-    assert!(!device.log().contains("panicked"), "{}", device.log());
-    wait_until("its memory is given back", || status_kib(*worker, "VmRSS") < memory + (24 << 10));
-}
-
-#[track_caller]
-fn run(device: &Device, program: &str) -> String {
-    let output = python(device, "paramiko", &format!("{CLIENT}\n{program}"));
+    let output = python(&device, "paramiko", &format!("{CLIENT}\n{program}"));
     succeeded(&output, "the program");
-    text(&output.stdout)
+    assert_eq!(text(&output.stdout), "done\n");
+    assert_eq!(device.log().matches("panicked").count(), 0, "{}", device.log());
+    device.assert_reachable();
+    assert_eq!(device.worker(), worker, "{}", device.log());
+    wait_until("its memory is given back", || status_kib(worker, "VmRSS") < memory + (24 << 10));
+    device
 }
 
 #[test]
 fn any_message_before_the_login_is_survived() {
-    let device = device();
-    let said = run(
-        &device.0,
+    survives(
         r#"
 for number in range(256):
     transport = connect()
@@ -91,15 +82,11 @@ for number in range(256):
 print("done")
 "#,
     );
-    assert_eq!(said, "done\n");
-    assert_unimpressed(&device);
 }
 
 #[test]
 fn any_message_after_the_login_is_survived() {
-    let device = device();
-    let said = run(
-        &device.0,
+    survives(
         r#"
 for number in range(256):
     transport = log_in()
@@ -113,15 +100,11 @@ for number in range(256):
 print("done")
 "#,
     );
-    assert_eq!(said, "done\n");
-    assert_unimpressed(&device);
 }
 
 #[test]
 fn keys_and_certificates_that_are_none_prove_nothing() {
-    let device = device();
-    let said = run(
-        &device.0,
+    let device = survives(
         r#"
 def request(algorithm, blob, signature):
     body = text(b"root") + text(b"ssh-connection") + text(b"publickey") + bytes([signature is not None])
@@ -147,20 +130,17 @@ for kind in kinds:
         # Nothing but a login opens a channel.
         raw(transport, b"\x5a" + text(b"session") + struct.pack(">III", 0, 1 << 20, 1 << 15))
         transport.close()
-print("done", sent > 200)
+if sent < 200: raise SystemExit(f"only {sent} were sent")
+print("done")
 "#,
     );
-    assert_eq!(said, "done True\n");
-    // The one login is that of the test itself.
-    assert_eq!(device.0.log().matches("ssh.auth.ok").count(), 1, "{}", device.0.log());
-    assert_unimpressed(&device);
+    // Two logins: those of the test itself.
+    assert_eq!(device.log().matches("ssh.auth.ok").count(), 2, "{}", device.log());
 }
 
 #[test]
 fn numbers_at_the_end_of_their_range_cost_nothing() {
-    let device = device();
-    let said = run(
-        &device.0,
+    survives(
         r#"
 def request(channel, kind, rest): return b"\x62" + struct.pack(">I", channel) + text(kind) + b"\x01" + rest
 for size in (0, 1, 1 << 31, 0xFFFFFFFF):
@@ -193,15 +173,11 @@ for size in (0, 1, 1 << 31, 0xFFFFFFFF):
 print("done")
 "#,
     );
-    assert_eq!(said, "done\n");
-    assert_unimpressed(&device);
 }
 
 #[test]
 fn ten_thousand_channels_and_a_storm_of_key_exchanges_end_nothing_else() {
-    let device = device();
-    let said = run(
-        &device.0,
+    survives(
         r#"
 transport = log_in()
 for number in range(10000):
@@ -219,6 +195,4 @@ transport.close()
 print("done")
 "#,
     );
-    assert_eq!(said, "done\n");
-    assert_unimpressed(&device);
 }
