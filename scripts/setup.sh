@@ -32,7 +32,7 @@ unzip unzip
 zip zip
 cc gcc
 /usr/include/libssh/libssh.h libssh-dev
-/usr/share/doc/libfaketime libfaketime
+faketime faketime
 pgrep procps
 unshare util-linux
 ip iproute2

@@ -282,7 +282,7 @@ fn an_agent_may_have_other_keys_too() {
 #[test]
 fn a_clock_that_jumps_ends_nobody_and_delays_nothing() {
     let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
-    assert!(Path::new(&library).exists(), "{library} is installed (apt install libfaketime)");
+    assert!(Path::new(&library).exists(), "{library} is installed (apt install faketime)");
     let (folder, public) = new_folder();
     let offset = folder.path().join("clock");
     fs::write(&offset, "+0").unwrap();
