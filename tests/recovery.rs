@@ -374,8 +374,11 @@ fn a_file_that_is_no_toml_leaves_the_defaults() {
         eprintln!("not tested: this needs root and overlayfs: {}", text(&possible.stderr));
         return;
     }
-    for garbage in [&common::random_bytes(3000, 9)[..], b"\0\0\0\0", b"<?xml version=\"1.0\"?>\n<a/>\n", b""]
-    {
+    // Its errors have no place, and were looked for for ever once.
+    let deep =
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/configuration/deep")).unwrap();
+    let noise = common::random_bytes(3000, 9);
+    for garbage in [&noise[..], b"\0\0\0\0", b"<?xml version=\"1.0\"?>\n<a/>\n", b"", &deep] {
         let (other, _) = new_folder();
         for file in ["key", "key.pub"] {
             fs::copy(folder.path().join(file), other.path().join(file)).unwrap();
