@@ -88,7 +88,7 @@ cross: setup-board
 	    armv7-unknown-linux-musleabihf arm-unknown-linux-gnueabihf arm-unknown-linux-musleabihf; do \
 	    scripts/cross.sh $$target && scripts/cross_check.py $$target || exit 1; done
 	for target in arm-unknown-linux-gnueabihf arm-unknown-linux-musleabihf; do \
-	    scripts/cross.sh $$target rustc --release --locked -- -C strip=none && \
+	    scripts/cross.sh $$target rustc --bin myelin --release --locked -- -C strip=none && \
 	    scripts/armv6_check.py target/cross/$$target/rustc/myelin || exit 1; done
 
 packaging: setup
