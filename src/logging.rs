@@ -43,7 +43,8 @@ pub fn start(config: &Config) {
     if to_journal && let Ok(journal) = tracing_journald::layer() {
         let _ = registry.with(journal.with_syslog_identifier("myelin".into())).try_init();
     } else {
-        let syslog = (config.log == LogTarget::Syslog).then(Syslog::new).and_then(Result::ok);
+        let wants_syslog = config.log == LogTarget::Syslog;
+        let syslog = wants_syslog.then(|| Syslog::new(open_without_waiting())).and_then(Result::ok);
         // syslogd has a clock of its own.
         let clock: fn(&mut Writer<'_>) -> std::fmt::Result =
             if syslog.is_some() { |_| Ok(()) } else { |writer| SystemTime.format_time(writer) };

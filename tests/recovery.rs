@@ -333,10 +333,20 @@ if os.fork() == 0:
     os.setsid()
     while os.getppid() == parent: time.sleep(0.1)
     os._exit(0)
+if "syslog" in os.environ:
+    config = sys.argv[-1]
+    with open(config) as file: text = file.read()
+    with open(config, "w") as file: file.write('log = "syslog"\n' + text)
 os.dup2(write, 2)
 os.execv(sys.argv[1], sys.argv[1:])
 "#;
     let device = Device::start_wrapped(folder, &["python3", "-c", clog], &public, "", "");
+    device.wait_until_it_answers();
+    assert_login_soon(&device);
+    // Without a syslogd its lines go there too.
+    let (folder, public) = new_folder();
+    let wrapper = ["env", "syslog=1", "python3", "-c", clog];
+    let device = Device::start_wrapped(folder, &wrapper, &public, "", "");
     device.wait_until_it_answers();
     assert_login_soon(&device);
 }

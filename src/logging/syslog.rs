@@ -1,6 +1,7 @@
 //! Log lines for syslogd, by datagrams to /dev/log in the form of syslog(3): `<PRIORITY>NAME[PID]: TEXT`, RFC 3164
 //! without the time, which every syslogd sets itself.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 
@@ -16,6 +17,8 @@ const MAX_LINE: usize = 1_000;
 /// Where lines are sent. syslogd may come later, or be started again.
 pub struct Syslog {
     socket: UnixDatagram,
+    /// A stderr that does not wait, where ours could.
+    otherwise: Option<File>,
 }
 
 /// One line on its way.
@@ -25,11 +28,11 @@ pub struct Line<'a> {
 }
 
 impl Syslog {
-    pub fn new() -> io::Result<Self> {
+    pub fn new(otherwise: Option<File>) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         // One that does not read must not stop what logs people in.
         socket.set_nonblocking(true)?;
-        Ok(Self { socket })
+        Ok(Self { socket, otherwise })
     }
 }
 
@@ -49,7 +52,10 @@ impl Write for Line<'_> {
     /// A line comes in one piece. What syslogd does not take, stderr gets.
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         if self.syslog.socket.send_to(&message(self.level, std::process::id(), text), SOCKET).is_err() {
-            let _ = io::stderr().write_all(text);
+            let _ = match &self.syslog.otherwise {
+                Some(file) => (&mut &*file).write_all(text),
+                None => io::stderr().write_all(text),
+            };
         }
         Ok(text.len())
     }

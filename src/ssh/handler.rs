@@ -220,7 +220,8 @@ impl russh::server::Handler for Handler {
 
     async fn auth_succeeded(&mut self, session: &mut RusshSession) -> Result<(), Error> {
         let Some(login) = self.login.take() else { return Ok(()) };
-        if self.server.logged_in() >= self.settings.config.ssh.max_connections {
+        // Not the probe: a device full of people who are logged in must not count as one that lets nobody in.
+        if !self.is_probe && self.server.logged_in() >= self.settings.config.ssh.max_connections {
             warn!(peer = %self.connection.peer, "refused after login: max_connections is reached");
             let text = "too many connections on this device: end one, or raise max_connections";
             session.disconnect(Disconnect::TooManyConnections, text, "en")?;
