@@ -8,12 +8,17 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::authorized_keys::{self, KeyList};
 use super::passwords::{Users, shadow};
+use super::server::Settings;
 use crate::config::{Config, DEFAULT_SHELL, Ssh, UserMode, check_user_name};
+use crate::tasks::aside;
 
 /// As whom sessions run, or why they cannot.
 pub type Found = Result<Arc<Account>, &'static str>;
@@ -53,12 +58,28 @@ impl Person {
             (Some(user), false) => find(user).ok_or(NO_RUN_AS).and_then(Account::new),
             (None, false) => Ok(Account::current()),
         };
-        let keys = match &account {
-            Ok(account) => KeyList::of_user(config, name, account.uid, account.gid, &account.home),
-            Err(_) => KeyList::of_user(config, name, NOBODY.0, NOBODY.1, NOWHERE.as_ref()),
-        };
         let passwords = is_system.then(|| Users::collect(config).any(|name| find(name).is_some()));
-        Self { account: account.map(Arc::new), keys: Arc::new(keys), passwords }
+        Self { account: account.map(Arc::new), keys: Arc::default(), passwords }
+    }
+
+    /// Adds the keys of his own files. A home folder may be on a disk that does not answer, and strangers can name its
+    /// user as often as they like: so it gets little time and few threads, and whoever has another key gets in without.
+    pub async fn with_own_keys(mut self, settings: &Arc<Settings>, name: &str) -> Self {
+        static PLACES: Semaphore = Semaphore::const_new(4);
+        let Ok(Ok(place)) = timeout(PATIENCE, PLACES.acquire()).await else { return self };
+        let (settings, name, account) = (Arc::clone(settings), name.to_owned(), self.account.clone());
+        let reading = aside(move || {
+            let _place = place;
+            let config = &settings.config;
+            match &account {
+                Ok(account) => KeyList::of_user(config, &name, account.uid, account.gid, &account.home),
+                Err(_) => KeyList::of_user(config, &name, NOBODY.0, NOBODY.1, NOWHERE.as_ref()),
+            }
+        });
+        if let Ok(Ok(keys)) = timeout(PATIENCE, reading).await {
+            self.keys = Arc::new(keys);
+        }
+        self
     }
 }
 
@@ -190,6 +211,8 @@ fn find(name: &str) -> Option<User> {
     User::from_name(name).ok().flatten().filter(|user| user.name == name)
 }
 
+/// How long a home folder may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 const NO_USER: &str = "no such user";
 const NO_RUN_AS: &str = "run_as is no user of this device (/etc/passwd)";
 /// Where nobody lives.

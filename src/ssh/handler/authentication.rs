@@ -104,7 +104,7 @@ impl Handler {
         } else {
             let (settings, name) = (Arc::clone(&self.settings), user.to_owned());
             let looked_up = aside(move || Person::look_up(&settings.config, &name)).await;
-            looked_up.unwrap_or_else(|_| Person::unnamed())
+            looked_up.unwrap_or_else(|_| Person::unnamed()).with_own_keys(&self.settings, user).await
         };
         person.keys.warn_seldom();
         self.entrance = Entrance::new(Some(user), person, ssh.possible_methods());
