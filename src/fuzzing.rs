@@ -11,6 +11,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("authorized_keys", ssh::fuzzing::authorized_keys),
     ("before_encryption", ssh::fuzzing::before_encryption),
     ("configuration", config::fuzzing::configuration),
+    ("connection", ssh::fuzzing::connection),
     ("environment", uboot_env::fuzzing::environment),
     ("fat", fwup::fuzzing::fat),
     ("fwup_conf", fwup::fuzzing::fwup_conf),
