@@ -134,9 +134,12 @@ async def main():
     async with asyncssh.connect("127.0.0.1", int(sys.argv[1]), username="root", client_keys=[sys.argv[2]],
                                 known_hosts=None, agent_path=None, config=None) as connection:
         process = await connection.create_process(subsystem="hang", encoding="utf-8", term_type="xterm", term_size=(80, 24))
+        # Answered once the program is on its way, and below once what was said has been heard.
+        await connection.run("true")
         process.change_terminal_size(132, 50)
         other = await connection.create_process(subsystem="hang", encoding="utf-8")
         other.send_signal("TERM")
+        await connection.run("true")
         print("told", flush=True)
         print(await process.stdout.readline(), await process.stdout.readline())
         await other.wait()
@@ -157,7 +160,6 @@ asyncio.run(asyncio.wait_for(main(), 60))
         .read_exact(&mut told)
         .expect("asyncssh is installed (apt install python3-asyncssh)");
     wait_until("both hang between fork and exec", || descendants(device.worker()).len() == 2);
-    std::thread::sleep(Duration::from_millis(200));
     program.release();
     let said = text(&client.wait_with_output().unwrap().stdout);
     assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["ran", "50", "132", "TERM"]);
