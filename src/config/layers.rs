@@ -23,6 +23,7 @@ pub struct Layers {
     items: BTreeMap<Section, toml::Table>,
     subsystem: BTreeMap<String, Vec<String>>,
     users: BTreeMap<String, User>,
+    fwup_env: Vec<Secret>,
     authorized_keys: Vec<(String, Place)>,
     authorized_keys_file: Vec<PathBuf>,
     /// How often `firmware.public_keys` was accepted.
@@ -157,6 +158,10 @@ impl Layers {
                     DeValue::Table(table) => self.users(table, reading),
                     _ => self.problem(place, &name, "must be a table of names: [ssh.users.NAME]".into()),
                 },
+                (Section::Firmware, "fwup_env") => match variables(value) {
+                    Some(variables) => self.fwup_env = variables,
+                    None => self.problem(place, &name, "must be up to 64 names and texts, { NAME = \"value\" }, of at most 4 KiB each, without zero bytes".into()),
+                },
                 (Section::Ssh, "authorized_keys") => self.authorized_keys(&name, value, reading),
                 (Section::Ssh, "authorized_keys_file") => self.key_files(&name, value, reading),
                 _ => {
@@ -286,6 +291,7 @@ impl Layers {
         config.ssh = self.values(Section::Ssh);
         config.ssh.legacy = self.values(Section::Legacy);
         config.firmware = self.values(Section::Firmware);
+        config.firmware.fwup_env = self.fwup_env.clone();
         config.firmware.accept = self.values(Section::Accept);
         config.firmware.validation = self.values(Section::Validation);
         config.mdns = self.values(Section::Mdns);
@@ -334,6 +340,21 @@ fn user_table(value: Spanned<DeValue<'_>>) -> Result<User, String> {
     Ok(user)
 }
 
+/// Environment variables. No message repeats a value here either.
+fn variables(value: Spanned<DeValue<'_>>) -> Option<Vec<Secret>> {
+    let DeValue::Table(table) = value.into_inner() else { return None };
+    let mut variables = Vec::new();
+    for (name, value) in table {
+        let (name, text) = (name.get_ref(), value.get_ref().as_str()?);
+        let wrong = name.is_empty() || name.contains('=') || name.contains('\0') || text.contains('\0');
+        if wrong || name.len() + text.len() >= MAX_VARIABLE || variables.len() == MAX_VARIABLES {
+            return None;
+        }
+        variables.push(Secret::new([name, "=", text].concat()));
+    }
+    Some(variables)
+}
+
 fn to_value(value: Spanned<DeValue<'_>>) -> Result<toml::Value, String> {
     toml::Value::deserialize(ValueDeserializer::from(value)).map_err(|error| error.message().to_owned())
 }
@@ -352,5 +373,8 @@ fn line_of_public_keys(bytes: &[u8]) -> Option<usize> {
     bytes.split(|&byte| byte == b'\n').position(mentions).map(|index| index + 1)
 }
 
+/// Of `fwup_env`: how many, and the bytes of each.
+const MAX_VARIABLES: usize = 64;
+const MAX_VARIABLE: usize = 4096;
 /// `public_keys`, as `same_key` sees it.
 const PUBLIC_KEYS: &[u8] = b"publickeys";
