@@ -8,7 +8,7 @@
 use std::io;
 
 /// What is refused whatever its arguments. None of it is needed by what serves connections.
-const REFUSED: &[libc::c_long] = &[
+const REFUSED: &[u16] = &numbers([
     libc::SYS_execve,
     libc::SYS_execveat,
     #[cfg(not(target_arch = "aarch64"))]
@@ -58,7 +58,17 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-];
+]);
+
+/// As short as they are on all processors that there is a filter for.
+const fn numbers<const COUNT: usize>(long: [libc::c_long; COUNT]) -> [u16; COUNT] {
+    let (mut short, mut at) = ([0; COUNT], 0);
+    while at < COUNT {
+        short[at] = long[at] as u16;
+        at += 1;
+    }
+    short
+}
 
 /// Refuses it all to this thread and to those that it starts, for good.
 pub fn enter() -> io::Result<()> {
@@ -92,7 +102,7 @@ fn filter() -> io::Result<Vec<libc::sock_filter>> {
         filter.extend(answer);
     };
     for number in REFUSED {
-        call(*number, &[no]);
+        call((*number).into(), &[no]);
     }
     // Its arguments cannot be seen. C libraries then take clone.
     call(libc::SYS_clone3, &[refuse(libc::ENOSYS)]);
@@ -185,9 +195,9 @@ mod tests {
                 libc::SYS_fork | libc::SYS_vfork => true,
                 _ => false,
             };
-            for number in REFUSED.iter().filter(|number| !makes_a_process(**number)) {
+            for number in REFUSED.iter().filter(|number| !makes_a_process((**number).into())) {
                 // SAFETY: with arguments of zero all of them are errors or without effect here.
-                let done = unsafe { libc::syscall(*number, 0, 0, 0, 0, 0, 0) };
+                let done = unsafe { libc::syscall((*number).into(), 0, 0, 0, 0, 0, 0) };
                 assert_eq!((done, code()), (-1, Some(libc::EPERM)), "system call {number}");
             }
             let (read_write, execute) =
