@@ -4,15 +4,17 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Gid, Pid, Uid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
 use tokio::time::timeout;
+
+use crate::{launch, sys};
 
 /// A question to a program.
 pub struct Question<'a> {
@@ -30,8 +32,27 @@ pub struct Question<'a> {
 impl Question<'_> {
     /// Its output and its exit status. An error is one of `io::ErrorKind::TimedOut`, or of starting it.
     ///
-    /// Whatever it started ends with it. Call it on the main thread.
+    /// Whatever it started ends with it.
     pub async fn ask(&self) -> io::Result<(Vec<u8>, ExitStatus)> {
+        timeout(self.time_limit, self.hear()).await.map_err(|_| io::ErrorKind::TimedOut)?
+    }
+
+    async fn hear(&self) -> io::Result<(Vec<u8>, ExitStatus)> {
+        let mut child = launch::launch(self.prepare()?).await?;
+        let _group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw));
+        if let Some(mut stdin) = child.stdin.take() {
+            // One that does not read it has answered all the same; what is asked fits into the pipe.
+            let _ = stdin.write_all(self.input).await;
+        }
+        let mut output = Vec::new();
+        if let Some(pipe) = child.stdout.take() {
+            pipe.take(self.max_output).read_to_end(&mut output).await?;
+        }
+        Ok((output, child.wait().await?))
+    }
+
+    /// The program, not started yet.
+    fn prepare(&self) -> io::Result<Command> {
         let (program, arguments) = self.words.split_first().ok_or(io::ErrorKind::NotFound)?;
         let mut command = Command::new(program);
         command
@@ -40,34 +61,18 @@ impl Question<'_> {
             .current_dir("/")
             .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+            .process_group(0);
         if let Some((uid, gid)) = self.user {
             // Its other groups are taken from it as well (std::os::unix::process::CommandExt::uid).
             command.uid(uid.as_raw()).gid(gid.as_raw());
         }
         let prepare = || {
-            crate::sys::set_oom_score(b"0");
+            sys::set_oom_score(b"0");
             Ok(())
         };
         // SAFETY: the closure makes system calls only.
         unsafe { command.pre_exec(prepare) };
-        let mut child = command.spawn()?;
-        let _group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw));
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take();
-        let answered = async {
-            if let Some(mut stdin) = stdin {
-                // One that does not read it has answered all the same; what is asked fits into the pipe.
-                let _ = stdin.write_all(self.input).await;
-            }
-            let mut output = Vec::new();
-            if let Some(pipe) = stdout {
-                pipe.take(self.max_output).read_to_end(&mut output).await?;
-            }
-            Ok((output, child.wait().await?))
-        };
-        timeout(self.time_limit, answered).await.map_err(|_| io::ErrorKind::TimedOut)?
+        Ok(command)
     }
 }
 

@@ -83,13 +83,48 @@ pub fn set_process_name(name: &std::ffi::CStr) {
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
-/// Asks the kernel to send `signal` when the parent's main thread ends. For a child between fork and exec;
+/// Asks the kernel to send `signal` when the thread ends that forked us. For a child between fork and exec;
 /// `parent` is the parent's pid, to notice one that ended before the call.
 pub fn die_with_parent(signal: libc::c_int, parent: libc::pid_t) -> io::Result<()> {
     // SAFETY: PR_SET_PDEATHSIG takes an integer; getppid cannot fail.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) })?;
     // SAFETY: as above.
     if unsafe { libc::getppid() } == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+}
+
+/// Ends this process after so many seconds, unless it has become another program: with exec the timer is gone
+/// (timer_create(2)). For a child between fork and exec; a kernel without such timers changes nothing.
+pub fn end_without_exec(seconds: u8) {
+    // SAFETY: all zeros is a `sigevent`, an `itimerspec` and a `timer_t`.
+    let (mut event, mut time, mut timer): (libc::sigevent, libc::itimerspec, libc::timer_t) =
+        unsafe { std::mem::zeroed() };
+    event.sigev_notify = libc::SIGEV_SIGNAL;
+    event.sigev_signo = libc::SIGKILL;
+    time.it_value.tv_sec = seconds.into();
+    // SAFETY: the pointers are to values that live until the calls return; the timer is used only if it was made.
+    unsafe {
+        if libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) == 0 {
+            libc::timer_settime(timer, 0, &raw const time, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Has the kernel ask `filter` about each system call of this thread and of those that it starts (seccomp(2)).
+pub fn add_seccomp_filter(filter: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<()> {
+    let len = filter.len().try_into().map_err(io::Error::other)?;
+    // The kernel only reads it, whatever the type says.
+    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: `program` has the address and the length of `filter`, which lives until the call returns.
+    let done =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Gives up, for this thread and those that it starts, what programs with the setuid bit give.
+pub fn set_no_new_privs() -> io::Result<()> {
+    let (yes, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: the call takes numbers only.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, yes, unused, unused, unused) }).map(drop)
 }
 
 /// Says how willingly the kernel may kill this process when memory runs out (proc_pid_oom_score_adj(5)):

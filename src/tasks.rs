@@ -2,9 +2,11 @@
 //! task and every piece of work would bring its own copy of what drives it, 50 KB of program in all.
 
 use std::any::Any;
+use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::thread::{self, Builder};
 
 use tokio::task::{JoinError, JoinHandle};
 
@@ -23,6 +25,20 @@ pub fn task(task: impl Future<Output = ()> + Send + 'static) -> Task {
 #[expect(clippy::disallowed_methods, reason = "it is boxed")]
 pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(task(future))
+}
+
+/// Starts a thread of its own for something; without memory for it an error. Boxed like the others.
+pub fn thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread_of(Builder::new(), work).map(drop)
+}
+
+/// The same with a name, or a stack of another size.
+pub fn thread_of(
+    builder: Builder,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<thread::JoinHandle<()>> {
+    let work: Box<dyn FnOnce() + Send> = Box::new(work);
+    builder.spawn(work)
 }
 
 /// Starts work that blocks on a thread for such: disks may be slow, and everything else runs on one thread.

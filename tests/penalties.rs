@@ -114,7 +114,7 @@ fn users_who_do_not_exist_and_crashes_count_too() {
     }
     let clients: Vec<_> = (0..6).map(|_| client(&device, STRANGER, "key", &["-l", "admin"])).collect();
     clients.into_iter().for_each(|client| drop(client.wait_with_output()));
-    assert!(device.log().contains("reason=\"invaliduser\""), "{}", device.log());
+    device.wait_for_log("reason=\"invaliduser\"");
     device.assert_reachable();
     let device = Device::start("per_source_penalties = false", "");
     fail(&device, STRANGER, 6);

@@ -1,20 +1,20 @@
 //! What a new firmware has to show before it counts as good.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use russh::keys::PrivateKey;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::config::{Config, Gate};
-use crate::files;
 use crate::ssh::probe::{self, ProbeError};
+use crate::{files, launch};
 
 /// How long the health program may take.
 const HEALTH_LIMIT: Duration = Duration::from_secs(60);
@@ -77,14 +77,10 @@ fn all_run(wanted: &[String], proc: &Path) -> Result<(), String> {
 /// Whether the program ends well. Nothing that it started goes on after it.
 async fn health(words: &[String], limit: Duration) -> Result<(), String> {
     let (program, arguments) = words.split_first().ok_or("firmware.validation.health names no program")?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("cannot start {program}: {error}"))?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+    let started = launch::launch(command).await;
+    let mut child = started.map_err(|error| format!("cannot start {program}: {error}"))?;
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
     let ended = timeout(limit, child.wait()).await;
     if let Some(group) = group {

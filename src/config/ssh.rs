@@ -190,6 +190,8 @@ pub struct Ssh {
     pub max_connections: usize,
     /// What the ssh worker may have in memory before it is replaced; 0 is no limit.
     pub max_memory: Bytes,
+    /// Whether the thread that serves connections is kept from what only an intruder would do there.
+    pub sandbox: bool,
     /// Session channels of one connection.
     pub max_sessions: usize,
     /// Signed or password attempts of one connection.
@@ -304,6 +306,7 @@ impl Default for Ssh {
             max_startups: 64,
             max_connections: 128,
             max_memory: Bytes(128 << 20),
+            sandbox: true,
             max_sessions: 8,
             max_auth_tries: 6,
             per_source_penalties: true,

@@ -2,18 +2,19 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::{ExitStatus, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::lock::UpdateLock;
 use super::program::FwupCommand;
-use crate::sys;
+use crate::{launch, sys};
 
 /// Room for input between us and a fwup that is busy with its disk. With more, its pages are not in the cache any more
 /// when they are used again, which costs more than it saves.
@@ -38,26 +39,12 @@ pub struct Streams {
 }
 
 impl Process {
-    /// Starts fwup. Call it on the main thread: the kernel kills it when the thread ends that started it.
-    pub fn start(fwup: &FwupCommand, lock: &UpdateLock) -> io::Result<(Self, Streams)> {
-        let mut command = Command::from(fwup.to_command());
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        let parent = nix::unistd::getpid().as_raw();
-        let lock_fd = lock.as_fd().as_raw_fd();
-        let prepare = move || {
-            // The lock stays taken while fwup writes, even if this worker is killed.
-            sys::clear_cloexec(lock_fd)?;
-            sys::set_oom_score(b"0");
-            sys::die_with_parent(libc::SIGKILL, parent)
-        };
-        // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.
-        unsafe { command.pre_exec(prepare) };
-        let mut child = command.spawn()?;
+    /// Starts fwup.
+    pub async fn start(fwup: &FwupCommand, lock: &UpdateLock) -> io::Result<(Self, Streams)> {
+        Self::attach(launch::launch(prepare(fwup, lock)?).await?)
+    }
+
+    fn attach(mut child: Child) -> io::Result<(Self, Streams)> {
         let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
         let stdin = child.stdin.take().ok_or_else(missing)?;
@@ -100,4 +87,22 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill_group();
     }
+}
+
+/// The program, not started yet.
+fn prepare(fwup: &FwupCommand, lock: &UpdateLock) -> io::Result<Command> {
+    let mut command = fwup.to_command();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let parent = nix::unistd::getpid().as_raw();
+    // Of the program's own, so that it is the lock even if who holds ours goes before it has started.
+    let lock = lock.as_fd().try_clone_to_owned()?;
+    let prepare = move || {
+        // The lock stays taken while fwup writes, even if this worker is killed.
+        sys::clear_cloexec(lock.as_raw_fd())?;
+        sys::set_oom_score(b"0");
+        sys::die_with_parent(libc::SIGKILL, parent)
+    };
+    // SAFETY: the closure makes system calls only; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(prepare) };
+    Ok(command)
 }

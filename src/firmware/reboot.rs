@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::program::find_on_path;
-use crate::{files, sys};
+use crate::{files, sys, tasks};
 
 /// Reboots. Comes back only when the kernel refuses. Blocks for up to a minute while init does its work.
 pub fn reboot(argument: Option<&str>) -> io::Error {
@@ -128,7 +128,8 @@ fn ask(words: &[PathBuf]) -> io::Result<()> {
 /// sync(2), but a card that fails may keep it for ever.
 fn sync() {
     let (sender, receiver) = mpsc::sync_channel(1);
-    std::thread::spawn(move || {
+    // Without a thread its end of the channel is dropped, which is the same as being late.
+    let _ = tasks::thread(move || {
         nix::unistd::sync();
         let _ = sender.send(());
     });

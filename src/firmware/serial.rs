@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::program::find_on_path;
-use crate::files;
 use crate::uboot_env::Environment;
+use crate::{files, launch, tasks};
 
 /// From the board's own program `boardid` where there is one, else from the store, else from the device tree.
 /// Takes a second at most.
@@ -41,23 +41,19 @@ fn usable(text: &str) -> Option<String> {
 
 /// What a program writes first, if it does so in time. It is ended in any case.
 fn first_line(program: &Path, limit: Duration) -> Option<String> {
-    let mut child = Command::new(program)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let stdout = child.stdout.take()?;
+    let (ours, theirs) = std::io::pipe().ok()?;
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(theirs).stderr(Stdio::null());
+    let _child = launch::launch_blocking(command, limit).ok()?;
     let (sender, receiver) = mpsc::sync_channel(1);
     // A thread, because a read of a pipe cannot be given a time limit; it ends with the pipe.
-    std::thread::spawn(move || {
+    let reading = tasks::thread(move || {
         let mut line = Vec::new();
-        let _ = BufReader::new(stdout.take(MAX_LINE)).read_until(b'\n', &mut line);
+        let _ = BufReader::new(ours.take(MAX_LINE)).read_until(b'\n', &mut line);
         let _ = sender.send(line);
     });
+    reading.ok()?;
     let line = receiver.recv_timeout(limit).ok();
-    let _ = child.kill();
-    let _ = child.wait();
     Some(String::from_utf8_lossy(&line?).into_owned())
 }
 

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use tracing::{error, info};
 
 use crate::config::{Config, Source, SuccessAction};
-use crate::tasks;
+use crate::{launch, tasks};
 
 /// Does what the configuration says. Comes back when it has begun.
-pub fn act(config: &Config, source: &Source) {
+pub async fn act(config: &Config, source: &Source) {
     let words = match &config.firmware.success_action {
         SuccessAction::None => {
             return info!("the new firmware waits for a reboot (success_action = \"none\")");
@@ -19,7 +19,7 @@ pub fn act(config: &Config, source: &Source) {
         SuccessAction::Command(words) => words.clone(),
     };
     let Some(command) = prepare(&words) else { return };
-    match tokio::process::Command::from(command).spawn() {
+    match launch::launch_free(command).await {
         Ok(mut child) => {
             tasks::spawn(async move {
                 if let Ok(status) = child.wait().await

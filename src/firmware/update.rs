@@ -131,7 +131,7 @@ impl Update {
         let fwup = aside(move || FwupCommand::for_update(&firmware, environment.as_ref(), overrides))
             .await?
             .map_err(|error| Refusal::new(&error, error.exit_status()))?;
-        let (process, streams) = Process::start(&fwup, &lock).map_err(|error| {
+        let (process, streams) = Process::start(&fwup, &lock).await.map_err(|error| {
             let status: u32 = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
             Refusal::new(format!("cannot start {}: {error}", fwup.program.display()), status)
         })?;

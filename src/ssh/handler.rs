@@ -418,6 +418,10 @@ impl russh::server::Handler for Handler {
         if super::provoke::fault_if_asked(name, &self.connection) {
             return answer(session, id, true);
         }
+        #[cfg(debug_assertions)]
+        if let Some(text) = super::provoke::forbidden_start(name).await {
+            return self.start(id, Some(Job::Text(text.into())), "session:command", None, session);
+        }
         if self.options.command().is_some() && self.connection.service == Service::Ssh {
             let job = self.program(id, Some(name.as_bytes()), |_, _| None);
             return self.start(id, job, "session:command", Some(name.as_bytes()), session);

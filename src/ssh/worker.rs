@@ -23,7 +23,7 @@ use crate::firmware::store;
 use crate::logging::Seldom;
 use crate::systemd::PassedFd;
 use crate::tasks::{self, aside, task};
-use crate::{files, logging, sys, systemd};
+use crate::{files, launch, logging, sandbox, sys, systemd};
 
 /// Between the supervisor, which goes last, and everything else.
 const OOM_SCORE: &[u8] = b"-800";
@@ -61,6 +61,7 @@ pub fn main(source: &Source) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    guard(&loaded.config, runtime.handle());
     match runtime.block_on(serve(source, loaded.config, sockets)) {
         Ok(()) => {
             // Disk work that still runs must not hold up the end.
@@ -72,6 +73,14 @@ pub fn main(source: &Source) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// From now on this thread starts no programs; others do. Where that cannot be had it serves all the same.
+fn guard(config: &config::Config, runtime: &tokio::runtime::Handle) {
+    let guarded = launch::begin(runtime);
+    let sandbox = guarded.and_then(|()| if config.ssh.sandbox { sandbox::enter() } else { Ok(()) });
+    // An error means mostly a kernel without seccomp filters.
+    info!(on = config.ssh.sandbox && sandbox.is_ok(), error = ?sandbox.err(), "sandbox");
 }
 
 async fn serve(source: &Source, config: config::Config, sockets: Vec<PassedFd>) -> io::Result<()> {

@@ -71,7 +71,8 @@ fn execute(fwup: &FwupCommand, lock: &UpdateLock) -> io::Result<(Option<ExitStat
 /// Reads beside the waiting: a full pipe would keep the program from its end.
 fn collect(stdout: ChildStdout) -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::sync_channel(1);
-    std::thread::spawn(move || {
+    // Without a thread nothing is known of the output.
+    let _ = crate::tasks::thread(move || {
         let mut output = Vec::new();
         let _ = stdout.take(MAX_OUTPUT).read_to_end(&mut output);
         let _ = sender.send(output);

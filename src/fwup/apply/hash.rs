@@ -1,12 +1,14 @@
 //! BLAKE2b of a resource, computed beside unpacking and writing: it costs as much as they do.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use blake2::Blake2b256;
 use blake2::digest::Digest;
 
 use super::resource::CHUNK;
+use crate::tasks;
 
 pub enum Hash {
     /// Little data, or no thread to be had.
@@ -15,7 +17,9 @@ pub enum Hash {
         work: SyncSender<(Vec<u8>, usize)>,
         /// Chunks to be used again.
         spare: Receiver<Vec<u8>>,
-        thread: JoinHandle<[u8; 32]>,
+        thread: JoinHandle<()>,
+        /// Once that has ended.
+        result: Arc<Mutex<[u8; 32]>>,
     },
 }
 
@@ -27,17 +31,20 @@ impl Hash {
         }
         let (work, jobs) = sync_channel::<(Vec<u8>, usize)>(AHEAD);
         let (done, spare) = sync_channel(AHEAD + 2);
-        let thread = thread::Builder::new().name("fwup hash".into()).stack_size(STACK).spawn(move || {
+        let result = Arc::default();
+        let finished = Arc::clone(&result);
+        let builder = thread::Builder::new().name("fwup hash".into()).stack_size(STACK);
+        let thread = tasks::thread_of(builder, move || {
             let mut hash = Blake2b256::new();
             for (chunk, length) in jobs {
                 hash.update(&chunk[..length]);
                 // Nobody may want it any more.
                 let _ = done.try_send(chunk);
             }
-            hash.finalize().into()
+            *lock(&finished) = hash.finalize().into();
         });
         match thread {
-            Ok(thread) => Self::Beside { work, spare, thread },
+            Ok(thread) => Self::Beside { work, spare, thread, result },
             Err(_) => Self::Here(Blake2b256::new()),
         }
     }
@@ -60,12 +67,18 @@ impl Hash {
     pub fn finish(self) -> [u8; 32] {
         match self {
             Self::Here(hash) => hash.finalize().into(),
-            Self::Beside { work, thread, .. } => {
+            Self::Beside { work, thread, result, .. } => {
                 drop(work);
-                thread.join().unwrap_or_default()
+                // What it has not set when it has died cannot match either.
+                let _ = thread.join();
+                *lock(&result)
             }
         }
     }
+}
+
+fn lock(result: &Mutex<[u8; 32]>) -> MutexGuard<'_, [u8; 32]> {
+    result.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const WORTH_A_THREAD: u64 = 512 * 1024;

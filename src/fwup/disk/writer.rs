@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use super::buffer::Buffer;
 use super::{DiskError, Medium};
+use crate::tasks;
 
 pub struct Writer {
     shared: Arc<Shared>,
@@ -91,7 +92,8 @@ impl Writer {
 fn start(shared: Arc<Shared>) -> Result<(SyncSender<Job>, JoinHandle<()>), DiskError> {
     let (sender, jobs) = sync_channel(LONGEST_QUEUE);
     let thread = thread::Builder::new().name("fwup writer".into()).stack_size(STACK);
-    let thread = thread.spawn(move || work(&shared, &jobs)).map_err(|source| DiskError::Writer { source })?;
+    let thread = tasks::thread_of(thread, move || work(&shared, &jobs))
+        .map_err(|source| DiskError::Writer { source })?;
     Ok((sender, thread))
 }
 

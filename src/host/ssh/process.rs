@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Ssh, trouble};
 use crate::host::remote::{Call, End, Ended, Input, MAX_MESSAGES, Output, Remote, Trouble};
+use crate::tasks;
 
 /// Options of a question after the reboot: a connection of its own, that gives up soon.
 const QUICK: &[&str] = &[
@@ -34,13 +35,13 @@ impl Remote for Ssh {
         let (end, printed) = mpsc::channel();
         let (lines, messages) = mpsc::channel();
         if let Some(stdout) = child.stdout.take() {
-            thread::spawn(move || {
+            tasks::thread(move || {
                 pass_on(stdout, call.output);
-                end.send(())
-            });
+                let _ = end.send(());
+            })?;
         }
         if let Some(stderr) = child.stderr.take() {
-            thread::spawn(move || lines.send(collect_messages(stderr, call.message)));
+            tasks::thread(move || _ = lines.send(collect_messages(stderr, call.message)))?;
         }
         let sent = match (call.input, child.stdin.take()) {
             (Some(input), Some(stdin)) => feed(input, stdin, &mut child)?,

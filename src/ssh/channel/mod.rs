@@ -87,10 +87,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts what can fail at once, and gives the task that sees the job to its end.
-    ///
-    /// Programs start here, on the main thread: their parent-death signal fires when the thread ends that
-    /// forked them.
+    /// Gives the task that sees the job to its end.
     pub fn prepare(self, job: Job) -> impl Future<Output = ()> + Send + 'static {
         let work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = match job {
             Job::Shell(words) => Box::pin(process::shell(self, words)),
@@ -127,12 +124,14 @@ pub struct Controls {
     pub is_interactive: bool,
     /// The process group of the program; 0 while there is none, so that no number is signalled twice.
     group: AtomicI32,
+    /// A signal that came before there was one, or 0.
+    early: AtomicI32,
     terminal: OnceLock<OwnedFd>,
 }
 
 impl Controls {
     pub fn new(is_interactive: bool) -> Self {
-        Self { is_interactive, group: AtomicI32::new(0), terminal: OnceLock::new() }
+        Self { is_interactive, group: AtomicI32::new(0), early: AtomicI32::new(0), terminal: OnceLock::new() }
     }
 
     pub fn resize(&self, size: Size) {
@@ -167,10 +166,16 @@ impl Controls {
         if group > 0 {
             // The last process may have ended meanwhile.
             let _ = killpg(Pid::from_raw(group), signal);
+        } else {
+            self.early.store(signal as i32, Ordering::Relaxed);
         }
     }
 
     fn set_group(&self, pid: i32) {
         self.group.store(pid, Ordering::Relaxed);
+        // The program has been on its way, and its client knew no better than that it runs.
+        if let Ok(early) = Signal::try_from(self.early.swap(0, Ordering::Relaxed)) {
+            self.kill(early);
+        }
     }
 }

@@ -7,14 +7,14 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use nix::sys::signal::Signal;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
@@ -27,8 +27,8 @@ use super::relay::{self, READ_SIZE};
 use super::{Controls, Session, motd};
 use crate::config::{DEFAULT_SHELL, Program};
 use crate::ssh::account::Rights;
-use crate::sys;
 use crate::tasks::{self, Task};
+use crate::{launch, sys};
 
 /// Room for input between us and a program that is busy.
 const PIPE_SIZE: libc::c_int = 256 << 10;
@@ -88,7 +88,7 @@ async fn run(session: Session, recipe: Recipe) {
     if recipe.what == "shell" && session.terminal.is_some() && config.ssh.print_motd {
         output.stdout(motd::text(config).await.into()).await;
     }
-    let exit = match start(&session, &recipe) {
+    let exit = match start(&session, &recipe).await {
         Ok(running) => running.see_through(&session, &output).await,
         Err(error) => {
             let program =
@@ -117,7 +117,14 @@ enum Ends {
     Terminal(Arc<Master>),
 }
 
-fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
+async fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
+    let (command, master) = prepare(session, recipe)?;
+    let child = launch::launch(command).await?;
+    attach(session, child, master)
+}
+
+/// The program, not started yet, and our side of its terminal.
+fn prepare(session: &Session, recipe: &Recipe) -> io::Result<(Command, Option<OwnedFd>)> {
     let login = session.connection.login.get().ok_or(io::ErrorKind::PermissionDenied)?;
     let account = login.account.as_ref().map_err(|reason| io::Error::other(*reason))?;
     let shell = match (&account.shell, session.settings.config.ssh.shell()) {
@@ -128,11 +135,13 @@ fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
     let (connection, source) = (&session.connection, &session.settings.source);
     let (program, arguments) = recipe.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(environment::build(account, &shell, connection, source, &session.environment))
-        .kill_on_drop(true);
+    command.args(arguments).env_clear().envs(environment::build(
+        account,
+        &shell,
+        connection,
+        source,
+        &session.environment,
+    ));
     if account.rights.is_none() {
         command.current_dir(account.folder());
     }
@@ -150,6 +159,8 @@ fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
                 command.env("SSH_TTY", path);
             }
             set_streams(&mut command, &slave)?;
+            // A second handle for the size, which the handler changes without waiting.
+            let _ = session.controls.terminal.set(master.try_clone()?);
             Some(master)
         }
         None => {
@@ -158,16 +169,14 @@ fn start(session: &Session, recipe: &Recipe) -> io::Result<Running> {
         }
     };
     become_leader(&mut command, master.is_some(), account.rights.clone());
-    let mut child = command.spawn()?;
-    drop(command);
+    Ok((command, master))
+}
+
+fn attach(session: &Session, mut child: Child, master: Option<OwnedFd>) -> io::Result<Running> {
     let controls = Arc::clone(&session.controls);
     controls.set_group(child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0));
     let ends = match master {
-        Some(master) => {
-            // A second handle for the size, which the handler changes without waiting.
-            let _ = controls.terminal.set(master.try_clone()?);
-            Ends::Terminal(Arc::new(Master::new(master)?))
-        }
+        Some(master) => Ends::Terminal(Arc::new(Master::new(master)?)),
         None => {
             let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
             let stdin = child.stdin.take().ok_or_else(missing)?;

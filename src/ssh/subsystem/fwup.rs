@@ -96,7 +96,7 @@ pub async fn act_after_close(session: &Session) {
     let earliest = Instant::now() + ACTION_AFTER;
     let _ = timeout(CLOSE_LIMIT, session.flow.gone()).await;
     sleep_until(earliest).await;
-    success::act(&session.settings.config, &session.settings.source);
+    success::act(&session.settings.config, &session.settings.source).await;
 }
 
 fn log(session: &Session, outcome: &Outcome, took: Duration) {
