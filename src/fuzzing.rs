@@ -19,6 +19,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("legacy_header", ssh::fuzzing::legacy_header),
     ("mdns", mdns::fuzzing::mdns),
     ("meta_conf", fwup::fuzzing::meta_conf),
+    ("moduli", ssh::fuzzing::moduli),
     ("sftp", sftp::fuzzing::sftp),
 ];
 
