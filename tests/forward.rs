@@ -14,6 +14,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use common::{
     Device, PATIENCE, descriptors, free_port, new_folder, new_key, pipe_into, random_bytes, signal, text,
@@ -123,6 +124,45 @@ impl Drop for Tunnel {
         let _ = self.client.kill();
         let _ = self.client.wait();
     }
+}
+
+#[test]
+fn an_idle_forward_ends_and_a_busy_one_does_not() {
+    let socket = |device: &Device| device.path("echo");
+    let sshd = "ChannelTimeout direct-tcpip=3s direct-streamlocal@openssh.com=3s";
+    let (folder, public) = new_folder();
+    let ssh = format!(
+        "channel_timeout = [\"direct-*=3s\"]\npermit_socket = [\"{}\"]",
+        folder.path().join("echo").display()
+    );
+    let devices =
+        [("ours", Device::start_in(folder, &public, &ssh, "")), ("OpenSSH's", Device::start_sshd(sshd))];
+    for (name, device) in &devices {
+        let listener = UnixListener::bind(socket(device)).unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut from, mut to) = (stream.as_ref().unwrap(), stream.as_ref().unwrap());
+                let _ = std::io::copy(&mut from, &mut to);
+            }
+        });
+        let targets = [format!("127.0.0.1:{}", serve(echo)), socket(device).display().to_string()];
+        for target in targets {
+            let tunnel = Tunnel::to(device, &target);
+            let mut stream = tunnel.connect();
+            let mut byte = [0];
+            for _ in 0..5 {
+                stream.write_all(b"x").unwrap();
+                stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{name} {target}: {error}"));
+                thread::sleep(Duration::from_secs(1));
+            }
+            assert_eq!(stream.read(&mut byte).unwrap(), 0, "{name} {target}");
+            // The connection stands, and so does the next forward.
+            let mut stream = tunnel.connect();
+            stream.write_all(b"y").unwrap();
+            stream.read_exact(&mut byte).unwrap();
+        }
+    }
+    assert!(devices[0].1.log().contains("channel_timeout is over"), "{}", devices[0].1.log());
 }
 
 /// `ssh -W TARGET` with `input` on its stdin.

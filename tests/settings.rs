@@ -32,7 +32,10 @@ fn a_random_name_is_new_for_each_connection() {
 
 #[test]
 fn a_client_of_small_packets_is_refused() {
-    let device = Device::start("min_remote_packet_size = 8192", "");
+    let (folder, public) = common::new_folder();
+    let here = folder.path().join("here");
+    let settings = format!("min_remote_packet_size = 8192\npermit_socket = [\"{}\"]", here.display());
+    let device = Device::start_in(folder, &public, &settings, "");
     let program = r#"
 try:
     transport.open_session(max_packet_size=4096)
@@ -42,6 +45,33 @@ except paramiko.ChannelException as error:
 channel = transport.open_session(max_packet_size=8192)
 channel.exec_command("exit 5")
 assert channel.recv_exit_status() == 5
+
+import os, socket
+listening = socket.create_server(("127.0.0.1", 0))
+here = socket.socket(socket.AF_UNIX)
+here.bind(os.path.join(sys.argv[3], "here"))
+here.listen()
+def forward(kind, size):
+    if kind == "direct-tcpip":
+        return transport.open_channel(kind, listening.getsockname(), ("127.0.0.1", 1), max_packet_size=size)
+    plain = transport._send_user_message
+    def with_path(message):
+        message.add_string(here.getsockname())
+        message.add_string("")
+        message.add_int(0)
+        plain(message)
+    transport._send_user_message = with_path
+    try:
+        return transport.open_channel(kind, max_packet_size=size)
+    finally:
+        transport._send_user_message = plain
+for kind in ["direct-tcpip", "direct-streamlocal@openssh.com"]:
+    try:
+        forward(kind, 4096)
+        raise SystemExit(kind + " was opened")
+    except paramiko.ChannelException as error:
+        assert error.code == 1, error
+    forward(kind, 8192).close()
 "#;
     succeeded(&python(&device, "paramiko", &format!("{PARAMIKO}{program}")), "paramiko");
 }

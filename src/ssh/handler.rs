@@ -265,13 +265,7 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         _session: &mut RusshSession,
     ) -> Result<(), Error> {
-        let smallest = self.settings.config.ssh.min_remote_packet_size;
-        // The library refuses 0 itself, with which a writer would wait for ever.
-        if channel.writable_packet_size().await < smallest as usize {
-            info!(peer = %self.connection.peer, smallest, "channel refused: the client takes smaller packets only");
-            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-            return Ok(());
-        }
+        let Some(reply) = self.check_packet_size(&channel, reply).await else { return Ok(()) };
         // russh does not tell of the end of a channel that we have closed.
         self.channels
             .retain(|_, slot| !matches!(slot, Slot::Running(controls) if controls.strong_count() == 0));
@@ -306,6 +300,7 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         session: &mut RusshSession,
     ) -> Result<(), Error> {
+        let Some(reply) = self.check_packet_size(&channel, reply).await else { return Ok(()) };
         let target = Target::Port { host: host.to_owned(), port };
         self.forwards.open(&self.options, target, channel, reply, session.handle());
         Ok(())
@@ -318,6 +313,7 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         session: &mut RusshSession,
     ) -> Result<(), Error> {
+        let Some(reply) = self.check_packet_size(&channel, reply).await else { return Ok(()) };
         let target = Target::Socket(path.to_owned());
         self.forwards.open(&self.options, target, channel, reply, session.handle());
         Ok(())

@@ -11,9 +11,11 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::Shared;
+use crate::config::ChannelTimeout;
 use crate::ssh::channel::Output;
 use crate::ssh::channel::flow::{Flow, Overflow};
 use crate::ssh::channel::relay;
+use crate::tasks;
 
 /// How long a client has to close a channel that has ended both ways. russh forgets one that the client closes; of
 /// one that we close it keeps some kilobytes as long as the connection lasts. But `ssh -W` leaves it to us.
@@ -47,11 +49,20 @@ impl From<UnixStream> for Ends {
 }
 
 /// Moves bytes until both ways have ended or one side is gone, and closes the channel.
-pub async fn carry(shared: &Arc<Shared>, channel: russh::Channel<Msg>, handle: Handle, ends: Ends) {
+pub async fn carry(
+    shared: &Arc<Shared>,
+    kind: &str,
+    channel: russh::Channel<Msg>,
+    handle: Handle,
+    ends: Ends,
+) {
     let (reader, writer) = channel.split();
     let peer = Arc::clone(&shared.connection);
     let flow = Flow::new(shared.server.budgets(&shared.connection), Box::new(move || peer.is_over()));
     flow.set_overflow(Overflow::Spill(shared.settings.config.spool_dir()));
+    if let Some(limit) = ChannelTimeout::find(&shared.settings.config.ssh.channel_timeout, kind) {
+        tasks::spawn(Flow::end_when_idle(Arc::downgrade(&flow), limit));
+    }
     let output = Output::new(Arc::new(writer), handle, Arc::clone(&flow));
     // In this task, so that it ends with it: russh does not tell of the end of a channel that we close.
     let mut pump = std::pin::pin!(Arc::clone(&flow).pump(reader));

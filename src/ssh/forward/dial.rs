@@ -28,6 +28,14 @@ pub enum Target {
 }
 
 impl Target {
+    /// What sshd_config(5), ChannelTimeout, calls it.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Port { .. } => "direct-tcpip",
+            Self::Socket(_) => "direct-streamlocal@openssh.com",
+        }
+    }
+
     /// Whether it may be tried at all; which addresses a name may have is seen when they are known.
     pub(super) fn check(&self, options: &Options, shared: &Shared) -> Result<Dial, Refusal> {
         shared.check(options.allow_port_forwarding())?;

@@ -43,6 +43,17 @@ pub enum Asked {
     Agent,
 }
 
+impl Asked {
+    /// What sshd_config(5), ChannelTimeout, calls a connection from there.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Port { .. } => "forwarded-tcpip",
+            Self::Socket(_) => "forwarded-streamlocal@openssh.com",
+            Self::Agent => "agent-connection",
+        }
+    }
+}
+
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -140,6 +151,7 @@ async fn accept(shared: Arc<Shared>, handle: Handle, asked: Asked, listener: Lis
 
 /// Offers a connection to the client. It may take as long as it likes: it is its own place that it keeps.
 async fn pass_on(shared: &Arc<Shared>, handle: Handle, asked: Asked, ends: Ends, origin: (String, u32)) {
+    let kind = asked.kind();
     let opened = match asked {
         Asked::Port { address, port } => {
             handle.channel_open_forwarded_tcpip(address, port, origin.0, origin.1).await
@@ -148,7 +160,7 @@ async fn pass_on(shared: &Arc<Shared>, handle: Handle, asked: Asked, ends: Ends,
         Asked::Agent => handle.channel_open_agent().await,
     };
     match opened {
-        Ok(channel) => carry::carry(shared, channel, handle, ends).await,
+        Ok(channel) => carry::carry(shared, kind, channel, handle, ends).await,
         Err(error) => {
             debug!(peer = %shared.connection.peer, %error, "the client takes no forwarded connection")
         }

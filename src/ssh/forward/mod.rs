@@ -97,7 +97,7 @@ impl Forwards {
                 Ok((ends, place)) => {
                     shared.log("local", &target, &"allowed");
                     reply.accept().await;
-                    carry::carry(&shared, channel, handle, ends).await;
+                    carry::carry(&shared, target.kind(), channel, handle, ends).await;
                     drop(place);
                 }
                 Err(refusal) => {
