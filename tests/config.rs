@@ -42,6 +42,24 @@ fn every_fault_is_named_with_its_line() {
 }
 
 #[test]
+fn variables_of_fwup_are_looked_at_and_their_values_never_shown() {
+    for wrong in [
+        "{ \"A=B\" = \"s3cret\" }",
+        "{ \"\" = \"s3cret\" }",
+        "{ \"A\\u0000\" = \"s3cret\" }",
+        "{ A = \"s3cret\\u0000\" }",
+        "{ A = 53, B = \"s3cret\" }",
+        "[\"s3cret\"]",
+        "\"s3cret\"",
+    ] {
+        let text = format!("[ssh]\nauthorized_keys = [\"{KEY} me\"]\n[firmware]\nfwup_env = {wrong}\n");
+        let (status, said) = check(&text);
+        assert_eq!((status, said.matches("FILE:5: firmware.fwup_env: ").count()), (Some(1), 1), "{said}");
+        assert!(!said.contains("s3cret") && !said.contains("53"), "{said}");
+    }
+}
+
+#[test]
 fn a_device_that_nobody_could_enter_does_not_pass() {
     let (status, said) = check("[ssh]\nport = 2222\n");
     assert_eq!(status, Some(1));

@@ -20,6 +20,11 @@ struct Fake(Device);
 
 impl Fake {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with more lines in `[firmware]`.
+    fn start_with(more: &str) -> Self {
         let (folder, public_key) = new_folder();
         let path = folder.path().display().to_string();
         fs::write(folder.path().join("disk"), "").unwrap();
@@ -28,7 +33,7 @@ impl Fake {
         fs::set_permissions(&fwup, fs::Permissions::from_mode(0o755)).unwrap();
         let firmware = format!(
             "[firmware]\nfwup = \"{path}/fwup\"\ndevpath = \"{path}/disk\"\nenv_file = \"{path}/env\"\n\
-             success_action = [\"sh\", \"-c\", \"echo >> {path}/acted\"]\n"
+             success_action = [\"sh\", \"-c\", \"echo >> {path}/acted\"]\n{more}\n"
         );
         Self(Device::start_in(folder, &public_key, "", &firmware))
     }
@@ -77,6 +82,24 @@ fn the_arguments_are_those_of_ssh_subsystem_fwup() {
     // This device has no slots that a further update could harm.
     assert_eq!(fake.push(GOOD).status.code(), Some(0));
     assert_eq!(fake.actions(), 2);
+}
+
+#[test]
+fn its_environment_is_that_of_the_configuration() {
+    let secret = "s3cret-word";
+    let fake = Fake::start_with(&format!("fwup_env = {{ UPDATE_TOKEN = \"{secret}\", EMPTY = \"\" }}"));
+    let output = fake.push(&format!("env > $here/environment; {GOOD}"));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let environment = fs::read_to_string(fake.0.path("environment")).unwrap();
+    for line in [format!("UPDATE_TOKEN={secret}"), "EMPTY=".into()] {
+        assert!(environment.lines().any(|found| found == line), "{line}: {environment}");
+    }
+    assert!(environment.contains("PATH=/"), "the rest of it stays: {environment}");
+    // Nobody else hears of it: no session, no log, and not who asks what the configuration is.
+    assert!(!text(&fake.0.run("env").stdout).contains(secret));
+    let shown = text(&fake.0.myelin(&["config", "show"]).stdout);
+    assert!(shown.contains("UPDATE_TOKEN = \"***\"") && !shown.contains(secret), "{shown}");
+    assert!(!fake.0.log().contains(secret));
 }
 
 #[test]

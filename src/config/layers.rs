@@ -23,6 +23,7 @@ pub struct Layers {
     items: BTreeMap<Section, toml::Table>,
     subsystem: BTreeMap<String, Vec<String>>,
     users: BTreeMap<String, User>,
+    fwup_env: BTreeMap<String, Secret>,
     authorized_keys: Vec<(String, Place)>,
     authorized_keys_file: Vec<PathBuf>,
     /// How often `firmware.public_keys` was accepted.
@@ -163,6 +164,10 @@ impl Layers {
                     DeValue::Table(table) => self.users(table, reading),
                     _ => self.problem(place, &name, "must be a table of names: [ssh.users.NAME]".into()),
                 },
+                (Section::Firmware, "fwup_env") => match variables(value) {
+                    Ok(variables) => self.fwup_env = variables,
+                    Err(text) => self.problem(place, &name, text),
+                },
                 (Section::Ssh, "authorized_keys") => self.authorized_keys(&name, value, reading),
                 (Section::Ssh, "authorized_keys_file") => self.key_files(&name, value, reading),
                 _ => {
@@ -295,6 +300,7 @@ impl Layers {
         config.ssh = self.values(Section::Ssh);
         config.ssh.legacy = self.values(Section::Legacy);
         config.firmware = self.values(Section::Firmware);
+        config.firmware.fwup_env = self.fwup_env.clone();
         config.firmware.accept = self.values(Section::Accept);
         config.firmware.validation = self.values(Section::Validation);
         config.mdns = self.values(Section::Mdns);
@@ -344,6 +350,22 @@ fn user_table(value: Spanned<DeValue<'_>>) -> Result<User, String> {
     Ok(user)
 }
 
+/// Names and values of environment variables. No message repeats a value here either.
+fn variables(value: Spanned<DeValue<'_>>) -> Result<BTreeMap<String, Secret>, String> {
+    let wrong = || String::from("must be names and texts: { NAME = \"value\" }");
+    let DeValue::Table(table) = value.into_inner() else { return Err(wrong()) };
+    let mut variables = BTreeMap::new();
+    for (name, value) in table {
+        let (name, text) = (name.into_inner().into_owned(), value.get_ref().as_str().ok_or_else(wrong)?);
+        validate::variable(&name, text)?;
+        variables.insert(name, Secret::new(text.to_owned()));
+    }
+    if variables.len() > MAX_VARIABLES {
+        return Err(format!("more than {MAX_VARIABLES} variables"));
+    }
+    Ok(variables)
+}
+
 fn to_value(value: Spanned<DeValue<'_>>) -> Result<toml::Value, String> {
     toml::Value::deserialize(ValueDeserializer::from(value)).map_err(|error| error.message().to_owned())
 }
@@ -362,5 +384,7 @@ fn line_of_public_keys(bytes: &[u8]) -> Option<usize> {
     bytes.split(|&byte| byte == b'\n').position(mentions).map(|index| index + 1)
 }
 
+/// Of `fwup_env`.
+const MAX_VARIABLES: usize = 64;
 /// `public_keys`, as `same_key` sees it.
 const PUBLIC_KEYS: &[u8] = b"publickeys";

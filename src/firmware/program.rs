@@ -2,6 +2,7 @@
 //!
 //! It is always a process of its own: the image's fwup where there is one, else the applet in this binary.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use thiserror::Error;
 
 use super::public_keys::{self, PublicKeyError};
 use super::store::devpath;
-use crate::config::{Firmware, FwupProgram};
+use crate::config::{Firmware, FwupProgram, Secret};
 use crate::uboot_env::Environment;
 
 /// A program and its arguments.
@@ -19,6 +20,7 @@ use crate::uboot_env::Environment;
 pub struct FwupCommand {
     pub program: PathBuf,
     pub args: Vec<OsString>,
+    pub environment: BTreeMap<String, Secret>,
     pub devpath: PathBuf,
 }
 
@@ -50,7 +52,7 @@ impl FwupCommand {
         let extra = overrides.extra.unwrap_or_else(|| firmware.fwup_extra_options.clone());
         args.extend(extra.into_iter().map(OsString::from));
         args.extend(keys.into_iter().flat_map(|key| ["--public-key".into(), key.into()]));
-        Ok(Self { program, args, devpath })
+        Ok(Self { program, args, environment: firmware.fwup_env.clone(), devpath })
     }
 
     /// For a task of an operations archive (spec fwup.md 6.1).
@@ -67,12 +69,13 @@ impl FwupCommand {
         args.extend(["-a".into(), "-i".into(), archive.into(), "-t".into(), task.into()]);
         args.extend(["-d".into(), devpath.into()]);
         args.extend(["-q", "-U", "--enable-trim", "--framing"].map(OsString::from));
-        Ok(Self { program, args, devpath: devpath.into() })
+        Ok(Self { program, args, environment: firmware.fwup_env.clone(), devpath: devpath.into() })
     }
 
     pub fn to_command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value.expose())));
         command
     }
 }
