@@ -7,6 +7,7 @@ pub mod disk;
 pub mod scripted;
 pub mod sftp;
 pub mod sshd;
+pub mod strangers;
 pub mod terminal;
 pub mod transfer;
 
@@ -53,9 +54,11 @@ impl Device {
         let path = folder.path().display();
         let keys =
             if public_key.is_empty() { String::new() } else { format!("authorized_keys = [{public_key:?}]") };
+        let here = "listen_address = [\"127.0.0.1\", \"::1\"]";
+        let here = if more_ssh.contains("listen_address") { "" } else { here };
         let config = format!(
             "state_dir = \"{path}/state\"\nruntime_dir = \"{path}/run\"\n\
-             [ssh]\nlisten_address = [\"127.0.0.1\", \"::1\"]\nport = {port}\n{keys}\n{more_ssh}\n{rest}\n"
+             [ssh]\n{here}\nport = {port}\n{keys}\n{more_ssh}\n{rest}\n"
         );
         fs::write(folder.path().join("config.toml"), config).unwrap();
         let wrapper: Vec<String> = wrapper.iter().map(ToString::to_string).collect();

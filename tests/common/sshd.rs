@@ -9,13 +9,18 @@ use super::{Device, banner, free_port, new_folder, new_key, wait_until};
 impl Device {
     /// Starts sshd in the place of ours, with more lines for its configuration.
     pub fn start_sshd(more: &str) -> Self {
-        let (folder, public) = new_folder();
-        fs::write(folder.path().join("keys"), public + "\n").unwrap();
-        let keys = folder.path().join("keys");
-        let (port, daemon) = spawn(folder.path(), &format!("AuthorizedKeysFile {}\n{more}", keys.display()));
-        let device = Self { folder, port, daemon, wrapper: Vec::new() };
+        let device = Self::start_wrapped_sshd(&[], more);
         device.wait_until_it_answers();
         device
+    }
+
+    /// The same through `wrapper`, a command that becomes sshd. Does not wait until it answers.
+    pub fn start_wrapped_sshd(wrapper: &[&str], more: &str) -> Self {
+        let (folder, public) = new_folder();
+        fs::write(folder.path().join("keys"), public + "\n").unwrap();
+        let config = format!("AuthorizedKeysFile {}\n{more}", folder.path().join("keys").display());
+        let (port, daemon) = spawn(folder.path(), wrapper, &config);
+        Self { folder, port, daemon, wrapper: Vec::new() }
     }
 }
 
@@ -33,7 +38,7 @@ impl Sshd {
             eprintln!("SKIPPED: OpenSSH's sshd is not asked, it needs root");
             return None;
         }
-        let (port, daemon) = spawn(folder, config);
+        let (port, daemon) = spawn(folder, &[], config);
         let sshd = Self { port, daemon };
         wait_until("sshd answers", || banner(port).is_some());
         Some(sshd)
@@ -47,7 +52,7 @@ impl Drop for Sshd {
     }
 }
 
-fn spawn(folder: &Path, config: &str) -> (u16, Child) {
+fn spawn(folder: &Path, wrapper: &[&str], config: &str) -> (u16, Child) {
     let port = free_port();
     new_key(&folder.join("host"));
     let here = folder.display();
@@ -58,8 +63,9 @@ fn spawn(folder: &Path, config: &str) -> (u16, Child) {
     fs::write(folder.join("sshd_config"), text).unwrap();
     // sshd wants this folder of its package's service.
     let _ = fs::create_dir_all("/run/sshd");
-    let daemon = Command::new("/usr/sbin/sshd")
-        .args(["-D", "-e", "-f"])
+    let words = [wrapper, &["/usr/sbin/sshd", "-D", "-e", "-f"]].concat();
+    let daemon = Command::new(words[0])
+        .args(&words[1..])
         .arg(folder.join("sshd_config"))
         .stdin(Stdio::null())
         .stderr(fs::File::create(folder.join("sshd.log")).unwrap())
