@@ -11,6 +11,7 @@ ssh-keyscan openssh-client
 /usr/lib/openssh/sftp-server openssh-sftp-server
 curl curl
 rsync rsync
+lftp lftp
 sshfs sshfs
 psftp putty-tools
 puttygen putty-tools

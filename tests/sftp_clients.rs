@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 use common::transfer::{REFERENCE, both, described, for_putty, new_tree, python, succeeded};
@@ -57,6 +58,50 @@ impl Drop for Unmount {
                 return;
             }
         }
+    }
+}
+
+#[test]
+fn lftp_lists_copies_and_mirrors() {
+    let devices =
+        [("ours", Device::start("", "")), ("OpenSSH's", Device::start_sshd("Subsystem sftp internal-sftp"))];
+    for (name, device) in &devices {
+        let tree = device.path("tree");
+        fs::create_dir_all(tree.join("deep/er and deeper")).unwrap();
+        fs::write(tree.join("with space"), random_bytes(70_000, 1)).unwrap();
+        fs::write(tree.join("deep/er and deeper/big"), random_bytes(3 << 20, 2)).unwrap();
+        symlink("big", tree.join("deep/er and deeper/link")).unwrap();
+        let here = device.folder.path().display();
+        fs::create_dir(device.path("there")).unwrap();
+        let script = format!(
+            "set sftp:connect-program \"ssh -a -x {options}\"; set net:max-retries 1; set net:timeout 60; \
+             set cmd:fail-exit true; open -u root,none sftp://127.0.0.1:{port}; cd {here}/there; \
+             put \"{here}/tree/with space\" -o up; get up -o {here}/back; mirror -R {here}/tree copy; \
+             mirror copy {here}/returned; mv up renamed; chmod 600 renamed; cls -1; \
+             put {here}/back -o gone; rm gone; rm -r copy/deep; pwd",
+            options = device.ssh_options().join(" "),
+            port = device.port
+        );
+        let mut lftp = Command::new("timeout");
+        lftp.args(["120", "lftp", "--norc", "-c", &script]).env("HOME", device.folder.path());
+        let output = lftp.stdin(Stdio::null()).output().unwrap();
+        assert_ne!(output.status.code(), Some(127), "lftp is installed (apt install lftp)");
+        succeeded(&output, name);
+        let said = text(&output.stdout);
+        assert!(said.starts_with("copy/\nrenamed\nsftp://") && said.ends_with("/there\n"), "{name}: {said}");
+        let same = |one: &str, other: &str| {
+            let compared = Command::new("diff")
+                .args(["-r", "--no-dereference"])
+                .args([device.path(one), device.path(other)])
+                .output();
+            succeeded(&compared.unwrap(), name);
+        };
+        same("tree", "returned");
+        same("tree/with space", "back");
+        same("tree/with space", "there/renamed");
+        same("tree/with space", "there/copy/with space");
+        assert_eq!(fs::metadata(device.path("there/renamed")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!device.path("there/gone").exists() && !device.path("there/copy/deep").exists(), "{name}");
     }
 }
 
