@@ -8,6 +8,8 @@ CARGO ?= cargo
 # The board's processor, and the smallest one that we build for.
 BOARD = aarch64-unknown-linux-musl
 SMALLEST = arm-unknown-linux-musleabihf
+# What is said with clients is tested with those of Debian 12 and with those of the release after it.
+WITH_NEWER_CLIENTS = transport conformance sessions key_login certificates security_keys forward sftp
 
 .PHONY: help demo demo-host test test-host test-cross test-board soak fuzz bench image qemu board cross packaging sbom \
     setup setup-board deny clean
@@ -48,6 +50,11 @@ test-host: setup
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	shellcheck -x scripts/*.sh demo/*.sh image/*.sh .ci/run
 	$(CARGO) test --locked
+	if clients=$$(scripts/newer_clients.sh); then \
+	    PATH="$$clients:$$PATH" $(CARGO) test --locked $(addprefix --test ,$(WITH_NEWER_CLIENTS)); \
+	else \
+	    echo 'SKIPPED: the tests with newer clients'; \
+	fi
 
 test-cross: setup-board
 	for target in $(BOARD) $(SMALLEST); do scripts/cross.sh $$target || exit 1; done

@@ -81,13 +81,20 @@ X
 unpack_packages() {
     conf=$1 folder=$2; shift 2
     mkdir -p "$folder"
+    missing=''
     for package in "$@"; do
-        stamp=$folder/.unpacked-$(echo "$package" | tr '/=:' ___)
-        [ -e "$stamp" ] && continue
-        download=$(mktemp -d "$WORK/download.XXXXXX")
-        (cd "$download" && retry env APT_CONFIG="$conf" apt-get -qq download "$package" >&2) ||
-            { rm -rf "$download"; say "cannot download $package"; return 1; }
-        dpkg-deb -x "$download"/*.deb "$folder"
-        rm -rf "$download"; touch "$stamp"
+        [ -e "$(unpacked "$package")" ] || missing="$missing $package"
     done
+    [ -n "$missing" ] || return 0
+    download=$(mktemp -d "$WORK/download.XXXXXX")
+    # The list is words on purpose.
+    # shellcheck disable=SC2086
+    (cd "$download" && retry env APT_CONFIG="$conf" apt-get -qq download $missing >&2) ||
+        { rm -rf "$download"; say "cannot download$missing"; return 1; }
+    for package in "$download"/*.deb; do dpkg-deb -x "$package" "$folder"; done
+    for package in $missing; do touch "$(unpacked "$package")"; done
+    rm -rf "$download"
 }
+
+# What says that a package is in $folder.
+unpacked() { echo "$folder/.unpacked-$(echo "$1" | tr '/=:' ___)"; }

@@ -1,7 +1,7 @@
 //! The fuzz targets: every parser of ours that meets bytes from outside, each by a name. `fuzz/` has a program for each;
 //! the tests here run them on their corpus and on damaged copies of it.
 
-use crate::{config, firmware, fwup, mdns, sftp, ssh, uboot_env};
+use crate::{config, firmware, fwup, host, mdns, scp, sftp, ssh, uboot_env};
 
 type Target = fn(&[u8]);
 
@@ -11,15 +11,18 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("authorized_keys", ssh::fuzzing::authorized_keys),
     ("before_encryption", ssh::fuzzing::before_encryption),
     ("configuration", config::fuzzing::configuration),
+    ("connection", ssh::fuzzing::connection),
     ("environment", uboot_env::fuzzing::environment),
     ("fat", fwup::fuzzing::fat),
     ("fwup_conf", fwup::fuzzing::fwup_conf),
     ("fwup_output", firmware::fuzzing::fwup_output),
     ("host_key", ssh::fuzzing::host_key),
+    ("known_hosts", host::fuzzing::known_hosts),
     ("legacy_header", ssh::fuzzing::legacy_header),
     ("mdns", mdns::fuzzing::mdns),
     ("meta_conf", fwup::fuzzing::meta_conf),
     ("moduli", ssh::fuzzing::moduli),
+    ("scp", scp::fuzzing::scp),
     ("sftp", sftp::fuzzing::sftp),
 ];
 

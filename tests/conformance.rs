@@ -12,7 +12,10 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use common::transfer::{PARAMIKO, python, succeeded};
-use common::{Device, free_port, is_running, new_folder, new_key, pipe_into, random_bytes, text, wait_until};
+use common::{
+    Device, dropbear_key, free_port, is_running, new_folder, new_key, pipe_into, random_bytes, text,
+    wait_until,
+};
 
 /// Ours and OpenSSH's, configured alike. Without root there is no second one.
 fn both(ours: &str, sshd: &str) -> Vec<(&'static str, Device)> {
@@ -374,10 +377,7 @@ asyncio.run(asyncio.wait_for(main(), 60))
         }
         // dropbear's client, by a key of its own.
         let key = device.path("dropbear");
-        let made = Command::new("dropbearkey").args(["-t", "ed25519", "-f"]).arg(&key).output().unwrap();
-        let line =
-            text(&made.stdout).lines().find(|line| line.starts_with("ssh-ed25519")).unwrap().to_owned();
-        authorize(&device, &line);
+        authorize(&device, &dropbear_key(&key));
         let port = free_port();
         let mut client = Command::new("dbclient");
         client.args(["-y", "-y", "-N", "-i"]).arg(&key).args(["-L", &format!("{port}:127.0.0.1:{target}")]);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use common::transfer::{for_putty, python, succeeded};
-use common::{Device, banner, free_port, is_running, pipe_into, text, wait_until};
+use common::{Device, banner, free_port, is_running, pipe_into, scan, text, wait_until};
 
 /// OpenSSH's daemon with the key and the host key of a device, to know that a test is right.
 struct Reference {
@@ -56,20 +56,9 @@ impl Drop for Reference {
 fn a_scan_finds_each_host_key_once_and_nothing_is_wrong() {
     let device = Device::start("", "");
     let reference = Reference::start(&device);
-    let scan = |port: u16| {
-        let output =
-            Command::new("ssh-keyscan").args(["-p", &port.to_string(), "127.0.0.1"]).output().unwrap();
-        let errors: Vec<String> =
-            text(&output.stderr).lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
-        assert_eq!(errors, [""; 0]);
-        text(&output.stdout)
-            .lines()
-            .map(|line| line.split_once(' ').unwrap().1.to_owned())
-            .collect::<Vec<_>>()
-    };
-    let ours = scan(device.port);
+    let ours = scan("127.0.0.1", device.port);
     assert_eq!(ours.len(), 1, "{ours:?}");
-    assert_eq!(scan(reference.port), ours);
+    assert_eq!(scan("127.0.0.1", reference.port), ours);
 }
 
 #[test]
@@ -95,6 +84,40 @@ fn every_offered_key_exchange_works_and_no_other() {
         let output = login(kex);
         assert_eq!(output.status.code(), Some(255), "{kex}");
         assert!(text(&output.stderr).contains("no matching key exchange method"), "{}", text(&output.stderr));
+    }
+}
+
+/// Whether a program is a newer one than Debian 12's, which knows no mlkem768x25519 yet.
+fn is_newer_than(old: &str, program: &str) -> bool {
+    let output = Command::new(program).arg("-V").output().unwrap();
+    let version = text(&output.stdout) + &text(&output.stderr);
+    let is_newer = !version.contains(old);
+    if !is_newer {
+        eprintln!("SKIPPED: {program} is too old for mlkem768x25519: {}", version.trim());
+    }
+    is_newer
+}
+
+#[test]
+fn clients_of_all_makers_agree_on_the_post_quantum_key_exchange() {
+    let device = Device::start("kex_algorithms = \"mlkem768x25519-sha256\"", "");
+    let port = device.port.to_string();
+    let agreed = |command: &mut Command| {
+        let output = command.arg("echo agreed").stdin(Stdio::null()).output().unwrap();
+        assert_eq!(text(&output.stdout), "agreed\n", "{command:?}: {output:?}");
+    };
+    if is_newer_than("OpenSSH_9.2", "ssh") {
+        agreed(&mut device.ssh());
+    }
+    if is_newer_than("0.78", "plink") {
+        let (key, fingerprint) = for_putty(&device);
+        let mut plink = Command::new("plink");
+        plink.env("HOME", device.folder.path());
+        plink.args(["-P", &port, "-batch", "-hostkey", &fingerprint, "-i"]).arg(&key).arg("root@127.0.0.1");
+        agreed(&mut plink);
+    }
+    if is_newer_than("v2022", "dbclient") {
+        agreed(&mut device.dbclient());
     }
 }
 

@@ -18,3 +18,6 @@ mod status;
 mod target;
 pub mod upload;
 mod wait;
+
+#[cfg(any(test, fuzzing))]
+pub use builtin::fuzzing;

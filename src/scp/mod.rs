@@ -3,6 +3,8 @@
 //! There is no specification but the programs: rcp of 4.3BSD, and OpenSSH's scp, whose behaviour and messages these
 //! are. Records are lines; each is answered by a zero byte, or by 1 and a line that says what is wrong.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod sink;
 mod source;
 mod wire;

@@ -31,7 +31,11 @@ impl Wire {
     pub fn new() -> io::Result<Self> {
         let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { input: BufReader::with_capacity(BUFFER, input), output, errors: 0 })
+        Ok(Self::over(input, output))
+    }
+
+    pub fn over(input: File, output: File) -> Self {
+        Self { input: BufReader::with_capacity(BUFFER, input), output, errors: 0 }
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -1,5 +1,9 @@
 //! What strangers, clients and files say to the SSH daemon.
 
+mod connection;
+
+pub use connection::connection;
+
 use super::authorized_keys::{key_in_line, parse_line};
 use super::connection::observer::Observer;
 use super::host_keys::key_file;

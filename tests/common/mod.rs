@@ -128,6 +128,19 @@ impl Device {
         format!("ssh {}", words.collect::<Vec<_>>().join(" "))
     }
 
+    /// `dbclient … root@127.0.0.1` with a key of its own that is let in from now on, to be completed with a command.
+    pub fn dbclient(&self) -> Command {
+        let key = self.path("dropbear");
+        let made = Command::new("dropbearkey").args(["-t", "ed25519", "-f"]).arg(&key).output();
+        let made = made.expect("dropbearkey is installed (apt install dropbear-bin)");
+        let line =
+            text(&made.stdout).lines().find(|line| line.starts_with("ssh-ed25519")).unwrap().to_owned();
+        assert!(self.myelin(&["keys", "add", &line]).status.success());
+        let mut client = Command::new("dbclient");
+        client.args(["-y", "-y", "-i"]).arg(&key).args(["-p", &self.port.to_string(), "root@127.0.0.1"]);
+        client
+    }
+
     /// Runs a command on the device.
     pub fn run(&self, command: &str) -> Output {
         self.ssh().arg(command).stdin(Stdio::null()).output().unwrap()
@@ -243,6 +256,24 @@ pub fn banner(port: u16) -> Option<String> {
         line.push(byte[0]);
     }
     (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned())
+}
+
+/// Makes a key for dropbear's client and gives its line.
+pub fn dropbear_key(path: &Path) -> String {
+    let made = Command::new("dropbearkey").args(["-t", "ed25519", "-f"]).arg(path).output();
+    let made = made.expect("dropbearkey is installed (apt install dropbear-bin)");
+    text(&made.stdout).lines().find(|line| line.starts_with("ssh-ed25519")).unwrap().to_owned()
+}
+
+/// The host keys that `ssh-keyscan` finds, as `TYPE KEY`. It has nothing to say but those and the server's name, which
+/// newer ones print among them.
+pub fn scan(address: &str, port: u16) -> Vec<String> {
+    let output = Command::new("ssh-keyscan").args(["-p", &port.to_string(), address]).output().unwrap();
+    let is_said = |line: &&str| !line.starts_with('#');
+    assert_eq!(text(&output.stderr).lines().find(is_said), None);
+    let stdout = text(&output.stdout);
+    let keys = stdout.lines().filter(is_said).filter_map(|line| line.split_once(' '));
+    keys.map(|(_, key)| key.to_owned()).collect()
 }
 
 /// Runs `command` with `input` on its stdin. One that ends early reads no more of it.

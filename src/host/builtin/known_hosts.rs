@@ -13,6 +13,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use russh::keys::PublicKey;
 use sha1::Sha1;
 
+use crate::config::pattern_matches;
 use crate::files::read_limited;
 
 /// More than any file of a person; a longer one is not read.
@@ -68,6 +69,12 @@ impl KnownHosts {
             }
         }
         Self(files)
+    }
+
+    /// The same of a text.
+    #[cfg(any(test, fuzzing))]
+    pub fn of(text: &str) -> Self {
+        Self(vec![("known_hosts".into(), text.into())])
     }
 
     /// What the files say about `key` at `host`, a name as [`name`] makes it.
@@ -181,32 +188,7 @@ fn matches(host: &str, pattern: &str) -> bool {
     if let Some(hashed) = pattern.strip_prefix(HASHED) {
         return has_hash(host, hashed) == Some(true);
     }
-    glob(host.as_bytes(), pattern.to_ascii_lowercase().as_bytes())
-}
-
-/// `*` and `?`. It goes back to the last star only, so that no pattern takes long.
-fn glob(mut text: &[u8], mut pattern: &[u8]) -> bool {
-    let mut star: Option<(&[u8], &[u8])> = None;
-    loop {
-        match (pattern.split_first(), text.split_first()) {
-            (Some((b'*', rest)), _) => {
-                star = Some((rest, text));
-                pattern = rest;
-            }
-            (Some((wanted, rest)), Some((byte, after))) if *wanted == b'?' || wanted == byte => {
-                (pattern, text) = (rest, after);
-            }
-            (None, None) => return true,
-            _ => match star {
-                Some((rest, from)) => {
-                    let Some((_, after)) = from.split_first() else { return false };
-                    star = Some((rest, after));
-                    (pattern, text) = (rest, after);
-                }
-                None => return false,
-            },
-        }
-    }
+    pattern_matches(&pattern.to_ascii_lowercase(), host)
 }
 
 /// Marks a name that is not to be read: HMAC-SHA1 of it, with a salt for a key.
@@ -229,16 +211,12 @@ mod tests {
         PublicKey::from_openssh(&format!("ssh-ed25519 {base64}")).unwrap()
     }
 
-    fn files(text: &str) -> KnownHosts {
-        KnownHosts(vec![("f".into(), text.into())])
-    }
-
     fn look_up(text: &str, host: &str) -> Knowledge {
-        files(text).look_up(host, &key(ONE))
+        KnownHosts::of(text).look_up(host, &key(ONE))
     }
 
     fn place(line: usize) -> Place {
-        Place { file: "f".into(), line }
+        Place { file: "known_hosts".into(), line }
     }
 
     #[test]
@@ -255,7 +233,7 @@ mod tests {
             look_up(&format!("dev ssh-ed25519 {TWO}\ndev ssh-ed25519 {ONE}"), "dev"),
             Knowledge::Known
         );
-        assert_eq!(files(&text).types("dev"), ["ssh-ed25519"]);
+        assert_eq!(KnownHosts::of(&text).types("dev"), ["ssh-ed25519"]);
     }
 
     #[test]
@@ -304,7 +282,7 @@ mod tests {
         ] {
             assert_eq!(is_among(host, patterns), expected, "{patterns} {host}");
         }
-        assert!(!glob(&[b'a'; 5000], ("*a".repeat(2000) + "b").as_bytes()));
+        assert!(!matches(&"a".repeat(5000), &("*a".repeat(2000) + "b")));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 mod agent;
 mod authenticate;
 mod connect;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod host_key;
 mod identities;
 mod known_hosts;

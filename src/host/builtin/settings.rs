@@ -211,12 +211,12 @@ fn route(
         alias: alias.or_else(|| address.map(|_| target.host.clone())),
     };
     let jumps = options.jump.as_deref().or(given.text("ProxyJump")).filter(|hosts| *hosts != "none");
-    let mut route = jumps
-        .into_iter()
-        .flat_map(|hosts| hosts.split(','))
-        .take(MAX_JUMPS)
-        .map(jump)
-        .collect::<Result<Vec<_>, _>>()?;
+    if let Some(hosts) = jumps.filter(|hosts| hosts.split(',').count() > MAX_JUMPS) {
+        let (name, value) = ("ProxyJump".to_owned(), hosts.to_owned());
+        return Err(SettingsError::Value { name, value, expected: "at most 16 jump hosts" });
+    }
+    let hosts = jumps.into_iter().flat_map(|hosts| hosts.split(','));
+    let mut route = hosts.map(jump).collect::<Result<Vec<_>, _>>()?;
     route.push(device);
     Ok(route)
 }
@@ -411,6 +411,11 @@ mod tests {
         assert_eq!(settings(&jump("none"), "dev", None).unwrap().route.len(), 1);
         assert!(matches!(settings(&jump("one,,two"), "dev", None), Err(SettingsError::Jump { .. })));
         assert!(matches!(settings(&jump("-x"), "dev", None), Err(SettingsError::Jump { .. })));
+        assert_eq!(settings(&jump(&"x,".repeat(16)[..31]), "dev", None).unwrap().route.len(), 17);
+        assert!(matches!(
+            settings(&jump(&"x,".repeat(17)[..33]), "dev", None),
+            Err(SettingsError::Value { .. })
+        ));
     }
 
     #[test]
