@@ -98,7 +98,7 @@ fn its_environment_is_that_of_the_configuration() {
     // Nobody else hears of it: no session, no log, and not who asks what the configuration is.
     assert!(!text(&fake.0.run("env").stdout).contains(secret));
     let shown = text(&fake.0.myelin(&["config", "show"]).stdout);
-    assert!(shown.contains("UPDATE_TOKEN = \"***\"") && !shown.contains(secret), "{shown}");
+    assert!(shown.contains("fwup_extra_options") && !shown.contains(secret), "{shown}");
     assert!(!fake.0.log().contains(secret));
 }
 

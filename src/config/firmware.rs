@@ -1,6 +1,5 @@
 //! `[firmware]`: which program installs, where to, and what follows a good update.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -34,9 +33,9 @@ pub struct Firmware {
     /// More arguments for fwup, after ours.
     #[serde(deserialize_with = "values::words")]
     pub fwup_extra_options: Vec<String>,
-    /// Environment variables of fwup, besides ours. Their values are never shown.
-    #[serde(deserialize_with = "values::elsewhere")]
-    pub fwup_env: BTreeMap<String, Secret>,
+    /// Environment variables of fwup, besides ours, each as `NAME=value`; never shown.
+    #[serde(deserialize_with = "values::elsewhere", skip_serializing)]
+    pub fwup_env: Vec<Secret>,
     /// How long a sender may pause before the update ends as failed.
     pub update_idle_timeout: Seconds,
     /// The argument of the reboot after an update, such as `0 tryboot` on a Raspberry Pi.
@@ -67,7 +66,7 @@ impl Default for Firmware {
             success_action: SuccessAction::Reboot,
             precheck: Vec::new(),
             fwup_extra_options: Vec::new(),
-            fwup_env: BTreeMap::new(),
+            fwup_env: Vec::new(),
             update_idle_timeout: Seconds::from_secs(600),
             reboot_param: None,
             ops: None,

@@ -23,14 +23,14 @@ pub struct Layers {
     items: BTreeMap<Section, toml::Table>,
     subsystem: BTreeMap<String, Vec<String>>,
     users: BTreeMap<String, User>,
-    fwup_env: BTreeMap<String, Secret>,
+    fwup_env: Vec<Secret>,
     authorized_keys: Vec<(String, Place)>,
     authorized_keys_file: Vec<PathBuf>,
     /// How often `firmware.public_keys` was accepted.
     public_keys_taken: usize,
     /// Where a file mentions it and none was.
     distrust: Option<Place>,
-    /// Where the newest file has a size of groups.
+    /// Where a size of groups was read last.
     group_size: Option<Place>,
     pub problems: Vec<Problem>,
 }
@@ -123,8 +123,13 @@ impl Layers {
         let reading = Reading { file: file.clone(), recovered: &recovered };
         let before = self.public_keys_taken;
         self.section(Section::Root, recovered.table(), &reading);
-        let ssh: Ssh = self.values(Section::Ssh);
-        if let Some(place) = self.group_size.take().filter(|_| ssh.dh_gex_min > ssh.dh_gex_max) {
+        let size = |name, default| {
+            let value = self.items.get(&Section::Ssh).and_then(|items| items.get(name)?.as_integer());
+            value.unwrap_or(default)
+        };
+        if size("dh_gex_min", 3072) > size("dh_gex_max", 8192)
+            && let Some(place) = self.group_size.take()
+        {
             self.problem(place, "ssh.dh_gex_max", "is less than dh_gex_min: it counts for both".into());
         }
         if self.public_keys_taken == before
@@ -165,8 +170,8 @@ impl Layers {
                     _ => self.problem(place, &name, "must be a table of names: [ssh.users.NAME]".into()),
                 },
                 (Section::Firmware, "fwup_env") => match variables(value) {
-                    Ok(variables) => self.fwup_env = variables,
-                    Err(text) => self.problem(place, &name, text),
+                    Some(variables) => self.fwup_env = variables,
+                    None => self.problem(place, &name, "must be up to 64 names and texts, { NAME = \"value\" }, of at most 4 KiB each, without zero bytes".into()),
                 },
                 (Section::Ssh, "authorized_keys") => self.authorized_keys(&name, value, reading),
                 (Section::Ssh, "authorized_keys_file") => self.key_files(&name, value, reading),
@@ -350,20 +355,19 @@ fn user_table(value: Spanned<DeValue<'_>>) -> Result<User, String> {
     Ok(user)
 }
 
-/// Names and values of environment variables. No message repeats a value here either.
-fn variables(value: Spanned<DeValue<'_>>) -> Result<BTreeMap<String, Secret>, String> {
-    let wrong = || String::from("must be names and texts: { NAME = \"value\" }");
-    let DeValue::Table(table) = value.into_inner() else { return Err(wrong()) };
-    let mut variables = BTreeMap::new();
+/// Environment variables. No message repeats a value here either.
+fn variables(value: Spanned<DeValue<'_>>) -> Option<Vec<Secret>> {
+    let DeValue::Table(table) = value.into_inner() else { return None };
+    let mut variables = Vec::new();
     for (name, value) in table {
-        let (name, text) = (name.into_inner().into_owned(), value.get_ref().as_str().ok_or_else(wrong)?);
-        validate::variable(&name, text)?;
-        variables.insert(name, Secret::new(text.to_owned()));
+        let (name, text) = (name.get_ref(), value.get_ref().as_str()?);
+        let wrong = name.is_empty() || name.contains('=') || name.contains('\0') || text.contains('\0');
+        if wrong || name.len() + text.len() >= MAX_VARIABLE || variables.len() == MAX_VARIABLES {
+            return None;
+        }
+        variables.push(Secret::new([name, "=", text].concat()));
     }
-    if variables.len() > MAX_VARIABLES {
-        return Err(format!("more than {MAX_VARIABLES} variables"));
-    }
-    Ok(variables)
+    Some(variables)
 }
 
 fn to_value(value: Spanned<DeValue<'_>>) -> Result<toml::Value, String> {
@@ -384,7 +388,8 @@ fn line_of_public_keys(bytes: &[u8]) -> Option<usize> {
     bytes.split(|&byte| byte == b'\n').position(mentions).map(|index| index + 1)
 }
 
-/// Of `fwup_env`.
+/// Of `fwup_env`: how many, and the bytes of each.
 const MAX_VARIABLES: usize = 64;
+const MAX_VARIABLE: usize = 4096;
 /// `public_keys`, as `same_key` sees it.
 const PUBLIC_KEYS: &[u8] = b"publickeys";

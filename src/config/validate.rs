@@ -193,18 +193,6 @@ pub fn user(name: &str, user: &User) -> Verdict {
     }
 }
 
-/// What can be an environment variable (environ(7)).
-pub fn variable(name: &str, value: &str) -> Result<(), String> {
-    let good = (1..=MAX_NAME).contains(&name.len()) && !name.contains(['=', '\0']);
-    if !good {
-        return Err("the name of a variable must be 1 to 64 bytes, without `=` and zero bytes".into());
-    }
-    if value.len() > MAX_VALUE || value.contains('\0') {
-        return Err(format!("the value of {name} must have at most {MAX_VALUE} bytes, and no zero byte"));
-    }
-    Ok(())
-}
-
 /// A name that a user may have.
 pub fn user_name(name: &str) -> Result<(), String> {
     let good = (1..=MAX_NAME).contains(&name.len()) && !name.contains(|c: char| c == ':' || c.is_control());
@@ -231,8 +219,6 @@ pub fn listen_address(text: &str) -> Result<(), String> {
 /// IFNAMSIZ of the kernel, with its zero byte.
 const MAX_ZONE: usize = 16;
 const MAX_NAME: usize = 64;
-/// Of an environment variable; the kernel takes 128 KiB.
-const MAX_VALUE: usize = 4096;
 /// Leaves room for the serial number in a label of 63 bytes.
 const MAX_HOST_NAME: usize = 40;
 /// Smaller groups can be broken, larger ones nobody waits for (RFC 8270, RFC 4419).

@@ -2,7 +2,6 @@
 //!
 //! It is always a process of its own: the image's fwup where there is one, else the applet in this binary.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +19,7 @@ use crate::uboot_env::Environment;
 pub struct FwupCommand {
     pub program: PathBuf,
     pub args: Vec<OsString>,
-    pub environment: BTreeMap<String, Secret>,
+    pub environment: Vec<Secret>,
     pub devpath: PathBuf,
 }
 
@@ -75,7 +74,10 @@ impl FwupCommand {
     pub fn to_command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value.expose())));
+        for (name, value) in self.environment.iter().filter_map(|variable| variable.expose().split_once('='))
+        {
+            command.env(name, value);
+        }
         command
     }
 }

@@ -10,6 +10,7 @@ mod steps;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use russh::client::GexParams;
@@ -97,7 +98,9 @@ impl russh::server::Handler for Handler {
     type Error = Error;
 
     async fn lookup_dh_gex_group(&mut self, wants: &GexParams) -> Result<Option<DhGroup>, Error> {
-        Ok(self.group(wants).await)
+        // In a box, as nobody needs it by default: russh would have it in the state of each connection.
+        let group: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.group(wants));
+        Ok(group.await)
     }
 
     async fn authentication_banner(&mut self) -> Result<Option<String>, Error> {
@@ -265,7 +268,13 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         _session: &mut RusshSession,
     ) -> Result<(), Error> {
-        let Some(reply) = self.check_packet_size(&channel, reply).await else { return Ok(()) };
+        let smallest = self.settings.config.ssh.min_remote_packet_size;
+        // The library refuses 0 itself, with which a writer would wait for ever.
+        if channel.writable_packet_size().await < smallest as usize {
+            info!(peer = %self.connection.peer, smallest, "channel refused: the client takes smaller packets only");
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        }
         // russh does not tell of the end of a channel that we have closed.
         self.channels
             .retain(|_, slot| !matches!(slot, Slot::Running(controls) if controls.strong_count() == 0));
@@ -300,7 +309,6 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         session: &mut RusshSession,
     ) -> Result<(), Error> {
-        let Some(reply) = self.check_packet_size(&channel, reply).await else { return Ok(()) };
         let target = Target::Port { host: host.to_owned(), port };
         self.forwards.open(&self.options, target, channel, reply, session.handle());
         Ok(())
@@ -313,7 +321,6 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         session: &mut RusshSession,
     ) -> Result<(), Error> {
-        let Some(reply) = self.check_packet_size(&channel, reply).await else { return Ok(()) };
         let target = Target::Socket(path.to_owned());
         self.forwards.open(&self.options, target, channel, reply, session.handle());
         Ok(())

@@ -4,9 +4,8 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use russh::kex::dh::groups::{
-    DH_GROUP14, DH_GROUP15, DH_GROUP16, DH_GROUP17, DH_GROUP18, DhGroup, DhGroupUInt,
-};
+use data_encoding::HEXLOWER_PERMISSIVE;
+use russh::kex::dh::groups::{DH_GROUP14, DH_GROUP15, DH_GROUP16, DH_GROUP17, DH_GROUP18, DhGroup};
 use tracing::warn;
 
 use super::authorized_keys::read_regular;
@@ -15,8 +14,10 @@ use crate::logging::Seldom;
 /// How much of the file is read; OpenSSH's has 600 KB.
 const MAX_FILE: u64 = 2 << 20;
 /// What a line may say of its number (moduli(5)): it is a safe prime, and was tested, not found to be composite.
-const SAFE: u32 = 2;
-const COMPOSITE: u32 = 1;
+const SAFE: usize = 2;
+const COMPOSITE: usize = 1;
+/// Those of RFC 3526.
+const GROUPS: &[&DhGroup] = &[&DH_GROUP14, &DH_GROUP15, &DH_GROUP16, &DH_GROUP17, &DH_GROUP18];
 
 /// What a client wants, as far as we have it: a group of this size or the next larger one, within limits, in bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,20 +28,23 @@ pub struct Wanted {
 
 impl Wanted {
     /// RFC 4419 section 3: the smallest group that is no smaller than what is preferred, else the largest.
-    fn rank(&self, bits: usize) -> Option<(bool, usize)> {
-        let is_small = bits < self.size;
-        let distance = if is_small { self.size - bits } else { bits - self.size };
-        self.limits.contains(&bits).then_some((is_small, distance))
+    fn rank(&self, bits: usize) -> Option<usize> {
+        let rank = if bits < self.size { usize::MAX - bits } else { bits };
+        self.limits.contains(&bits).then_some(rank)
     }
 
     /// A group of the file, or one of RFC 3526 where it has none that fits; `random` chooses among equals.
     pub fn find(&self, file: Option<&Path>, random: usize) -> Option<DhGroup> {
-        let found = file.and_then(|path| self.find_in_file(path, random));
-        found.or_else(|| {
-            let groups = [DH_GROUP14, DH_GROUP15, DH_GROUP16, DH_GROUP17, DH_GROUP18];
-            let fits = groups.into_iter().filter_map(|group| Some((self.rank(group.bit_size())?, group)));
-            Some(fits.min_by_key(|(rank, _)| *rank)?.1)
-        })
+        let mut found = file.and_then(|path| self.find_in_file(path, random));
+        let mut least = usize::MAX;
+        if found.is_none() {
+            for group in GROUPS {
+                if let Some(rank) = self.rank(group.bit_size()).filter(|rank| *rank < least) {
+                    (least, found) = (rank, Some((*group).clone()));
+                }
+            }
+        }
+        found
     }
 
     fn find_in_file(&self, path: &Path, random: usize) -> Option<DhGroup> {
@@ -62,78 +66,47 @@ impl Wanted {
 
     /// A group among these lines, and how many of them are none.
     pub fn find_in(&self, content: &[u8], random: usize) -> (Option<DhGroup>, usize) {
-        let mut bad = 0;
-        let mut best = Vec::new();
-        let mut least = None;
-        for line in content.split(|byte| *byte == b'\n') {
-            let line = line.trim_ascii();
-            if line.is_empty() || line.starts_with(b"#") {
+        let (mut bad, mut least, mut best) = (0, usize::MAX, Vec::new());
+        for line in content.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
+            if matches!(line.first(), None | Some(b'#')) {
                 continue;
             }
-            let Some(group) = Group::parse(line) else {
+            let Some((bits, group)) = parse(line) else {
                 bad += 1;
                 continue;
             };
-            let Some(rank) = self.rank(group.bits) else { continue };
-            if least.is_none_or(|least| rank < least) {
-                (least, best) = (Some(rank), Vec::new());
+            let Some(rank) = self.rank(bits).filter(|rank| *rank <= least) else { continue };
+            if rank < least {
+                best.clear();
             }
-            if least == Some(rank) {
-                best.push(group);
-            }
+            least = rank;
+            best.push(group);
         }
         let chosen = random.checked_rem(best.len()).map(|index| best.swap_remove(index));
-        match chosen.as_ref().map(Group::decode) {
-            // Its digits are none, which nobody looked at until now.
-            Some(None) => (None, bad + 1),
-            found => (found.flatten(), bad),
-        }
+        (chosen, bad)
     }
 }
 
-/// A line that looks like a group.
-struct Group<'a> {
-    bits: usize,
-    generator: &'a str,
-    prime: &'a str,
+/// Time, type, tests, trials, size less one, generator, modulus: the size and the group.
+fn parse(line: &[u8]) -> Option<(usize, DhGroup)> {
+    let words: Vec<&[u8]> = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
+    let &[_, kind, tests, trials, size, &[generator], prime] = words.as_slice() else { return None };
+    let bits = number(size)? + 1;
+    let tests = number(tests)?;
+    let good = number(kind)? == SAFE && tests & COMPOSITE == 0 && tests > 0 && number(trials)? > 0;
+    let prime = HEXLOWER_PERMISSIVE.decode(prime).ok()?;
+    // An even number is no prime, and what is to be computed with it is something else.
+    let is_odd = prime.last()? % 2 == 1;
+    let has = prime.len() * 8 - prime.first()?.leading_zeros() as usize;
+    let generator = HEXLOWER_PERMISSIVE.decode(&[b'0', generator]).ok()?;
+    let good = good && is_odd && has == bits && *generator.first()? > 1;
+    good.then(|| (bits, DhGroup { prime: prime.into(), generator: generator.into() }))
 }
 
-impl<'a> Group<'a> {
-    /// Time, type, tests, trials, size less one, generator, modulus. Their digits are not looked at.
-    fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut words = str::from_utf8(line).ok()?.split_ascii_whitespace().skip(1);
-        let mut number = || words.next()?.parse::<u32>().ok();
-        let (kind, tests, trials, size) = (number()?, number()?, number()?, number()?);
-        let (generator, prime, None) = (words.next()?, words.next()?, words.next()) else { return None };
-        let bits = usize::try_from(size).ok()?.checked_add(1)?;
-        let first = prime.chars().next()?.to_digit(16)?;
-        let has = prime.len().checked_mul(4)?.checked_sub(first.leading_zeros() as usize - 28)?;
-        // An even number is no prime, and what is to be computed with it is something else.
-        let is_odd = prime.chars().last()?.to_digit(16)? % 2 == 1;
-        let good = kind == SAFE
-            && tests & COMPOSITE == 0
-            && tests & !COMPOSITE != 0
-            && trials > 0
-            && first > 0
-            && has == bits
-            && is_odd;
-        good.then_some(Self { bits, generator, prime })
-    }
-
-    fn decode(&self) -> Option<DhGroup> {
-        let generator = u16::from_str_radix(self.generator, 16).ok().filter(|generator| *generator > 1)?;
-        let padded = format!("{}{}", "0".repeat(self.prime.len() % 2), self.prime);
-        let prime: Option<Vec<u8>> = padded
-            .as_bytes()
-            .chunks(2)
-            .map(|pair| {
-                let [high, low] = pair else { return None };
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()
-            })
-            .collect();
-        Some(DhGroup { prime: prime?.into(), generator: DhGroupUInt::from(generator.to_be_bytes().to_vec()) })
-    }
+/// A number of few digits.
+fn number(word: &[u8]) -> Option<usize> {
+    let mut digits = word.iter().map(|byte| byte.is_ascii_digit().then(|| usize::from(byte - b'0')));
+    if word.len() > 6 { None } else { digits.try_fold(0, |sum, digit| Some(sum * 10 + digit?)) }
 }
 
 #[cfg(test)]

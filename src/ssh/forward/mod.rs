@@ -89,7 +89,12 @@ impl Forwards {
         let shared = Arc::clone(&self.shared);
         let permitted = target.check(options, &shared).and_then(|dial| Ok((dial, shared.place()?)));
         self.shared.connection.spawn(async move {
+            let smallest = shared.settings.config.ssh.min_remote_packet_size;
+            let is_small = channel.writable_packet_size().await < smallest as usize;
             let connected: Result<(Ends, Place), Refusal> = match permitted {
+                Ok(_) if is_small => {
+                    Err(Refusal::Prohibited("the client takes smaller packets than min_remote_packet_size"))
+                }
                 Ok((dial, place)) => dial.connect(&shared.server).await.map(|ends| (ends, place)),
                 Err(refusal) => Err(refusal),
             };

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
-use russh::server::{ChannelOpenHandle, Msg, Session as RusshSession};
-use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf};
+use russh::server::{Msg, Session as RusshSession};
+use russh::{ChannelId, ChannelWriteHalf};
 use tracing::info;
 
 use super::{Error, Handler};
@@ -58,22 +58,6 @@ impl Handler {
         let login = self.connection.login.get();
         let own = login.and_then(|login| login.account.as_ref().ok()?.shell.clone());
         own.map_or_else(|| self.settings.config.ssh.shell(), |shell| Program::Command(vec![shell]))
-    }
-
-    /// What answers the client, unless it was told that it takes packets of too small a size.
-    pub(super) async fn check_packet_size(
-        &self,
-        channel: &Channel<Msg>,
-        reply: ChannelOpenHandle,
-    ) -> Option<ChannelOpenHandle> {
-        let smallest = self.settings.config.ssh.min_remote_packet_size;
-        // The library refuses 0 itself, with which a writer would wait for ever.
-        if channel.writable_packet_size().await >= smallest as usize {
-            return Some(reply);
-        }
-        info!(peer = %self.connection.peer, smallest, "channel refused: the client takes smaller packets only");
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-        None
     }
 
     /// Starts `job` on a channel that has nothing running yet. `kind` is what sshd_config(5), ChannelTimeout, calls it.
