@@ -58,10 +58,12 @@ impl client::Handler for Handler {
 
 /// Exchanges keys, and asks the judge about the server's.
 pub async fn connect(
-    config: client::Config,
+    mut config: client::Config,
     stream: Box<dyn Stream>,
     judge: Box<dyn Judge>,
 ) -> Result<Handle, russh::Error> {
+    // The largest group, which is russh's choice, costs a small board half a minute.
+    config.gex = client::GexParams::new(2048, 3072, 8192)?;
     client::connect_stream(Arc::new(config), stream, Handler(judge)).await
 }
 

@@ -21,6 +21,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("legacy_header", ssh::fuzzing::legacy_header),
     ("mdns", mdns::fuzzing::mdns),
     ("meta_conf", fwup::fuzzing::meta_conf),
+    ("moduli", ssh::fuzzing::moduli),
     ("scp", scp::fuzzing::scp),
     ("sftp", sftp::fuzzing::sftp),
 ];

@@ -36,6 +36,7 @@ impl Kind {
                 "diffie-hellman-group16-sha512",
                 "diffie-hellman-group17-sha512",
                 "diffie-hellman-group18-sha512",
+                "diffie-hellman-group-exchange-sha256",
             ],
             Self::Cipher => &[
                 "chacha20-poly1305@openssh.com",

@@ -30,6 +30,8 @@ pub struct Layers {
     public_keys_taken: usize,
     /// Where a file mentions it and none was.
     distrust: Option<Place>,
+    /// Where a size of groups was read last.
+    group_size: Option<Place>,
     pub problems: Vec<Problem>,
 }
 
@@ -121,6 +123,15 @@ impl Layers {
         let reading = Reading { file: file.clone(), recovered: &recovered };
         let before = self.public_keys_taken;
         self.section(Section::Root, recovered.table(), &reading);
+        let size = |name, default| {
+            let value = self.items.get(&Section::Ssh).and_then(|items| items.get(name)?.as_integer());
+            value.unwrap_or(default)
+        };
+        if size("dh_gex_min", 3072) > size("dh_gex_max", 8192)
+            && let Some(place) = self.group_size.take()
+        {
+            self.problem(place, "ssh.dh_gex_max", "is less than dh_gex_min: it counts for both".into());
+        }
         if self.public_keys_taken == before
             && let Some(line) = line_of_public_keys(bytes)
         {
@@ -168,6 +179,9 @@ impl Layers {
                     let verdict = to_value(value).and_then(|value| {
                         let remarks = section.check(field, &value)?;
                         self.public_keys_taken += usize::from(field == "public_keys");
+                        if matches!(field, "dh_gex_min" | "dh_gex_max") {
+                            self.group_size = Some(place.clone());
+                        }
                         self.items.entry(section).or_default().insert(field.to_owned(), value);
                         Ok(remarks)
                     });
@@ -301,6 +315,7 @@ impl Layers {
         config.ssh.users = self.users.clone();
         config.ssh.authorized_keys = self.authorized_keys.iter().map(|(key, _)| key.clone()).collect();
         config.ssh.authorized_keys_file.clone_from(&self.authorized_keys_file);
+        config.ssh.dh_gex_min = config.ssh.dh_gex_min.min(config.ssh.dh_gex_max);
         config.ssh.hello_timeout = config.ssh.hello_timeout.min(config.ssh.login_grace_time);
         if let Some(place) = &self.distrust
             && config.firmware.public_keys.is_empty()

@@ -200,6 +200,21 @@ mod tests {
     }
 
     #[test]
+    fn of_two_sizes_of_groups_that_do_not_fit_the_smaller_counts() {
+        let sizes = |text: &str| {
+            let loaded = from_text(text);
+            let ssh = &loaded.config.ssh;
+            (ssh.dh_gex_min, ssh.dh_gex_max, problems(&loaded))
+        };
+        assert_eq!(sizes("[ssh]\ndh_gex_min = 2048\ndh_gex_max = 2048\n"), (2048, 2048, vec![]));
+        let (min, max, said) = sizes("[ssh]\ndh_gex_max = 4096\ndh_gex_min = 6144\nmax_sessions = 9\n");
+        assert_eq!((min, max, said.len()), (4096, 4096, 1));
+        assert!(said[0].starts_with("test.toml:3: ssh.dh_gex_max: is less than dh_gex_min"), "{said:?}");
+        let (min, max, said) = sizes("[ssh]\ndh_gex_max = 9000\ndh_gex_min = 1024\n");
+        assert_eq!((min, max, said.len()), (3072, 8192, 2), "{said:?}");
+    }
+
+    #[test]
     fn broken_toml_loses_the_wrong_lines_only() {
         let loaded = from_text("state_dir = \"/x\"\n[ssh]\nport = = 3\nshell = \"/bin/bash\"\n");
         assert_eq!((loaded.config.ssh.port, problems(&loaded).len()), (22, 1));

@@ -177,6 +177,11 @@ pub struct Ssh {
     pub macs: String,
     #[serde(deserialize_with = "values::joined")]
     pub pubkey_accepted_algorithms: String,
+    /// Sizes of groups that a client may ask for by group exchange (RFC 4419), in bits.
+    pub dh_gex_min: u32,
+    pub dh_gex_max: u32,
+    /// The groups, as moduli(5). Unset: those of RFC 3526.
+    pub moduli_file: Option<PathBuf>,
     /// The smallest RSA key of a user that is accepted, in bits.
     pub required_rsa_size: u32,
     /// Renew the session keys after so many bytes in one direction, or so much time.
@@ -299,6 +304,9 @@ impl Default for Ssh {
             ciphers: String::new(),
             macs: String::new(),
             pubkey_accepted_algorithms: String::new(),
+            dh_gex_min: 3072,
+            dh_gex_max: 8192,
+            moduli_file: None,
             required_rsa_size: 2048,
             rekey_limit: Bytes(1 << 30),
             rekey_interval: Seconds::from_secs(3600),

@@ -73,6 +73,9 @@ pub fn ssh(ssh: &Ssh, field: &str) -> Verdict {
         "ciphers" => algorithms(Kind::Cipher, &ssh.ciphers),
         "macs" => algorithms(Kind::Mac, &ssh.macs),
         "pubkey_accepted_algorithms" => algorithms(Kind::PublicKey, &ssh.pubkey_accepted_algorithms),
+        "dh_gex_min" => in_range(ssh.dh_gex_min, GROUP_SIZES, "bits"),
+        "dh_gex_max" => in_range(ssh.dh_gex_max, GROUP_SIZES, "bits"),
+        "moduli_file" => absolute_if_set(ssh.moduli_file.as_deref()),
         "required_rsa_size" => in_range(ssh.required_rsa_size, 1024..=16_384, "bits"),
         "rekey_limit" => size(ssh.rekey_limit, 16 << 20..=1 << 30),
         "rekey_interval" => time(ssh.rekey_interval, 60..=86_400),
@@ -218,6 +221,8 @@ const MAX_ZONE: usize = 16;
 const MAX_NAME: usize = 64;
 /// Leaves room for the serial number in a label of 63 bytes.
 const MAX_HOST_NAME: usize = 40;
+/// Smaller groups can be broken, larger ones nobody waits for (RFC 8270, RFC 4419).
+const GROUP_SIZES: RangeInclusive<u32> = 2048..=8192;
 const MAX_BANNER: usize = 2048;
 /// Of a text that is shown where a password is asked for.
 const MAX_QUESTION: usize = 1024;

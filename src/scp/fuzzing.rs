@@ -32,6 +32,7 @@ pub fn scp(data: &[u8]) {
         &mut Wire::over(OwnedFd::from(input).into(), answers),
         &options,
         std::slice::from_ref(&target),
+        0o022,
     );
     let names: Vec<_> = fs::read_dir(&around).expect("it is still there").flatten().collect();
     assert_eq!(names.len(), 1, "{names:?}");

@@ -41,7 +41,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = Wire::new().and_then(|mut wire| {
         if options.to {
-            sink::receive(&mut wire, &options, &paths)
+            sink::receive(&mut wire, &options, &paths, sink::set_mask(&options))
         } else {
             source::send(&mut wire, &options, &paths)
         }?;

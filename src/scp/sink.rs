@@ -24,20 +24,25 @@ struct Announced<'a> {
 struct Sink<'a> {
     wire: &'a mut Wire,
     options: &'a Options,
-    /// The permissions that new files do not get.
+    /// See `set_mask`.
     mask: u32,
 }
 
-pub fn receive(wire: &mut Wire, options: &Options, paths: &[PathBuf]) -> io::Result<()> {
+/// The permissions that new files do not get from this process, from now on.
+pub fn set_mask(options: &Options) -> u32 {
     let inherited = umask(Mode::empty());
     let mask = if options.preserve { Mode::empty() } else { inherited };
     umask(mask);
+    mask.bits()
+}
+
+pub fn receive(wire: &mut Wire, options: &Options, paths: &[PathBuf], mask: u32) -> io::Result<()> {
     let [target] = paths else { return wire.give_up(b"ambiguous target", "one is wanted") };
     if options.to_folder && !target.is_dir() {
         let what = fs::metadata(target).map_or_else(|error| reason(&error), |_| "Not a directory".into());
         return wire.give_up(target.as_os_str().as_bytes(), &what);
     }
-    Sink { wire, options, mask: mask.bits() }.fill(target, true)
+    Sink { wire, options, mask }.fill(target, true)
 }
 
 impl Sink<'_> {

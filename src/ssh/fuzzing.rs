@@ -7,6 +7,7 @@ pub use connection::connection;
 use super::authorized_keys::{key_in_line, parse_line};
 use super::connection::observer::Observer;
 use super::host_keys::key_file;
+use super::moduli::Wanted;
 use super::subsystem::legacy;
 
 /// A line of authorized_keys, with its options.
@@ -35,6 +36,19 @@ pub fn before_encryption(data: &[u8]) {
 /// The header of the legacy protocol.
 pub fn legacy_header(data: &[u8]) {
     let _ = legacy::parse(data);
+}
+
+/// A file of groups; a group that is found has the size that was asked for.
+pub fn moduli(data: &[u8]) {
+    let wanted = Wanted { size: 3072, limits: 2048..=8192 };
+    for random in 0..2 {
+        if let Some(group) = wanted.find_in(data, random).0 {
+            assert!(
+                wanted.limits.contains(&group.bit_size())
+                    && group.prime.last().is_some_and(|last| last % 2 == 1)
+            );
+        }
+    }
 }
 
 /// A host key in any of its formats.

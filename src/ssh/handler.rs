@@ -4,13 +4,17 @@
 //! logged in: sessions run in tasks of their own.
 
 mod authentication;
+mod group_exchange;
 mod sessions;
 mod steps;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use russh::client::GexParams;
+use russh::kex::dh::groups::DhGroup;
 use russh::keys::{Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, Session as RusshSession, VerifiedPublicKey,
@@ -21,6 +25,7 @@ use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use self::authentication::{Authorized, Entrance, Offer, Shown, ShownKey};
+use self::group_exchange::Turn;
 use self::sessions::{Prepared, Slot, answer};
 use super::account::Person;
 use super::authorized_keys::Options;
@@ -60,6 +65,8 @@ pub struct Handler {
     options: Options,
     /// A login of our own that may do nothing (see `probe`).
     is_probe: bool,
+    /// While keys are exchanged.
+    turn: Option<Turn>,
     channels: HashMap<ChannelId, Slot>,
     forwards: Forwards,
 }
@@ -80,6 +87,7 @@ impl Handler {
             wrong_passwords: 0,
             options: Options::default(),
             is_probe: false,
+            turn: None,
             channels: HashMap::new(),
             forwards,
         }
@@ -89,7 +97,14 @@ impl Handler {
 impl russh::server::Handler for Handler {
     type Error = Error;
 
+    async fn lookup_dh_gex_group(&mut self, wants: &GexParams) -> Result<Option<DhGroup>, Error> {
+        // In a box, as nobody needs it by default: russh would have it in the state of each connection.
+        let group: Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.group(wants));
+        Ok(group.await)
+    }
+
     async fn authentication_banner(&mut self) -> Result<Option<String>, Error> {
+        self.turn = None;
         self.connection.advance(Progress::Authenticating);
         Ok(self.settings.config.ssh.banner.clone())
     }

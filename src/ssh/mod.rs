@@ -19,6 +19,7 @@ mod handler;
 pub mod host_keys;
 pub mod info;
 pub mod keys;
+mod moduli;
 mod of_this_boot;
 pub mod passwords;
 pub mod probe;

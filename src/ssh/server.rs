@@ -21,6 +21,7 @@ use super::channel::flow::Budgets;
 use super::connection::Connection;
 use super::connection::admission::{self, Admission, ConnectionId, Progress};
 use super::connection::penalties::{self, Offence, Penalties, Standing};
+use super::connection::turns::{self, Turns};
 use super::events::Events;
 use super::failures::Failures;
 use super::host_keys::HostKeys;
@@ -104,6 +105,7 @@ pub struct Server {
     reported: Mutex<Reported>,
     failures: Mutex<Failures>,
     penalties: Mutex<Penalties>,
+    turns: Mutex<Turns>,
     events: Events,
     password_checks: Semaphore,
     lookups: Arc<Semaphore>,
@@ -130,6 +132,7 @@ impl Server {
             reported: Mutex::default(),
             failures: Mutex::default(),
             penalties: Mutex::default(),
+            turns: Mutex::default(),
             events: Events::default(),
             password_checks: Semaphore::new(MAX_PASSWORD_CHECKS),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
@@ -297,6 +300,23 @@ impl Server {
         if let Some(length) = lock(&self.penalties).punish(source, offence, Instant::now()) {
             warn!(%source, seconds = length.as_secs(), reason = offence.name(), "ssh.penalty");
         }
+    }
+
+    /// Whether a connection that has not logged in may exchange keys in a group of its choice now; else it asks again.
+    pub fn takes_turn(&self, connection: &Connection) -> bool {
+        let source = admission::Source::of(connection.peer.ip());
+        let turns::Answer::Go(ended) = lock(&self.turns).ask(connection.id, source, Instant::now()) else {
+            return false;
+        };
+        if let Some(ended) = ended.and_then(|id| lock(&self.connections).get(&id).cloned()) {
+            ended.end.tell("its key exchange took long, and others waited");
+        }
+        true
+    }
+
+    /// It has exchanged its keys, or waits no longer.
+    pub fn end_turn(&self, id: ConnectionId) {
+        lock(&self.turns).leave(id, Instant::now());
     }
 
     /// A key has logged in from there: a penalty leaves it the way in by keys.

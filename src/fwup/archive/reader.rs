@@ -2,8 +2,7 @@
 
 use std::io::Read;
 
-use crc32fast::Hasher;
-use flate2::{Decompress, FlushDecompress, Status};
+use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 use super::header::{Entry, Fixed, Method};
 use super::window::Window;
@@ -29,7 +28,7 @@ enum State {
 struct Open {
     entry: Entry,
     data: Data,
-    crc: Hasher,
+    crc: Crc,
     read: u64,
     compressed: u64,
 }
@@ -83,7 +82,7 @@ impl<R: Read> ArchiveReader<R> {
             Method::Stored if entry.has_descriptor && entry.known_size().is_none() => Data::Unsized,
             Method::Stored => Data::Stored(entry.size),
         };
-        let open = Open { entry: entry.clone(), data, crc: Hasher::new(), read: 0, compressed: 0 };
+        let open = Open { entry: entry.clone(), data, crc: Crc::new(), read: 0, compressed: 0 };
         self.state = State::InEntry(open);
         Ok(Some(entry))
     }
@@ -151,7 +150,7 @@ impl<R: Read> ArchiveReader<R> {
         if bytes.is_empty() {
             return Err(ArchiveError::Truncated);
         }
-        let crc = open.crc.clone().finalize();
+        let crc = open.crc.sum();
         if bytes.starts_with(DESCRIPTOR) && descriptor_length(bytes, crc, open.read, open.read).is_some() {
             open.compressed = open.read;
             return Ok(None);
@@ -163,7 +162,7 @@ impl<R: Read> ArchiveReader<R> {
     /// Checks CRC and sizes, wherever they stand.
     fn end_entry(&mut self) -> Result<(), ArchiveError> {
         let State::InEntry(open) = std::mem::replace(&mut self.state, State::Between) else { return Ok(()) };
-        let crc = open.crc.finalize();
+        let crc = open.crc.sum();
         let compressed = if open.entry.method == Method::Stored { open.read } else { open.compressed };
         if open.entry.has_descriptor {
             let ahead = self.window.look(DESCRIPTOR_AHEAD)?;

@@ -5,8 +5,7 @@
 
 use std::io::{self, Write};
 
-use crc32fast::Hasher;
-use flate2::{Compress, Compression, FlushCompress, Status};
+use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 use super::header::Method;
 use super::record::{Record, end_of_archive};
@@ -22,7 +21,7 @@ pub struct ArchiveWriter<W> {
 pub struct EntryWriter<'a, W> {
     archive: &'a mut ArchiveWriter<W>,
     entry: Record,
-    crc: Hasher,
+    crc: Crc,
     deflate: Option<Compress>,
     buffer: Vec<u8>,
 }
@@ -58,13 +57,7 @@ impl<W: Write> ArchiveWriter<W> {
             offset: self.out.count,
         };
         self.out.write_all(&entry.local_header()?).map_err(ArchiveError::Write)?;
-        Ok(EntryWriter {
-            archive: self,
-            entry,
-            crc: Hasher::new(),
-            deflate,
-            buffer: Vec::with_capacity(BUFFER),
-        })
+        Ok(EntryWriter { archive: self, entry, crc: Crc::new(), deflate, buffer: Vec::with_capacity(BUFFER) })
     }
 
     /// Writes the central directory and hands back the stream.
@@ -95,7 +88,7 @@ impl<W: Write> EntryWriter<'_, W> {
         if self.deflate.is_some() {
             self.compress(&[], FlushCompress::Finish)?;
         }
-        self.entry.crc = self.crc.finalize();
+        self.entry.crc = self.crc.sum();
         self.archive.out.write_all(&self.entry.descriptor()).map_err(ArchiveError::Write)?;
         self.archive.directory.push(self.entry);
         Ok(())

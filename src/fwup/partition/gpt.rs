@@ -2,6 +2,7 @@
 
 use super::extent::{self, Extent};
 use super::{BLOCK, BlockWrite, Guid, PartitionError};
+use crate::uboot_env::codec::crc32;
 
 /// The settings of a `gpt` section. `None`: missing or malformed.
 #[derive(Debug, Clone)]
@@ -138,10 +139,10 @@ fn header(disk: &Guid, own: u64, other: u64, table_at: u64, blocks: u64, table: 
     }
     header.extend(disk.0);
     header.extend(table_at.to_le_bytes());
-    for number in [ENTRIES as u32, ENTRY as u32, crc32fast::hash(table)] {
+    for number in [ENTRIES as u32, ENTRY as u32, crc32(table)] {
         header.extend(number.to_le_bytes());
     }
-    let checksum = crc32fast::hash(&header);
+    let checksum = crc32(&header);
     header[16..20].copy_from_slice(&checksum.to_le_bytes());
     header.resize(BLOCK, 0);
     header

@@ -5,6 +5,7 @@ mod guard;
 pub(super) mod observer;
 pub mod penalties;
 mod rekeying;
+pub mod turns;
 
 use std::io;
 use std::net::SocketAddr;
@@ -210,6 +211,11 @@ impl Connection {
         if !self.has_room_for_the_end.swap(true, Ordering::Relaxed) {
             self.make_room_for_the_end();
         }
+        self.has_ended()
+    }
+
+    /// The same for one that has taken nothing yet.
+    pub fn has_ended(&self) -> bool {
         self.end.reason.get().is_some() || sys::peer_is_gone(self.stream.as_fd())
     }
 
