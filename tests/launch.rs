@@ -134,11 +134,10 @@ async def main():
     async with asyncssh.connect("127.0.0.1", int(sys.argv[1]), username="root", client_keys=[sys.argv[2]],
                                 known_hosts=None, agent_path=None, config=None) as connection:
         process = await connection.create_process(subsystem="hang", encoding="utf-8", term_type="xterm", term_size=(80, 24))
-        # Answered once the program is on its way, and below once what was said has been heard.
-        await connection.run("true")
         process.change_terminal_size(132, 50)
         other = await connection.create_process(subsystem="hang", encoding="utf-8")
         other.send_signal("TERM")
+        # Answered once what was said has been heard.
         await connection.run("true")
         print("told", flush=True)
         print(await process.stdout.readline(), await process.stdout.readline())

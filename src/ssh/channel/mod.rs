@@ -14,7 +14,7 @@ mod spool;
 use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -127,17 +127,35 @@ pub struct Controls {
     /// A signal that came before there was one, or 0.
     early: AtomicI32,
     terminal: OnceLock<OwnedFd>,
+    /// The last size that came before there was a terminal.
+    early_size: Mutex<Option<Size>>,
 }
 
 impl Controls {
     pub fn new(is_interactive: bool) -> Self {
-        Self { is_interactive, group: AtomicI32::new(0), early: AtomicI32::new(0), terminal: OnceLock::new() }
+        Self {
+            is_interactive,
+            group: AtomicI32::new(0),
+            early: AtomicI32::new(0),
+            terminal: OnceLock::new(),
+            early_size: Mutex::new(None),
+        }
     }
 
     pub fn resize(&self, size: Size) {
-        if let Some(master) = self.terminal.get() {
-            pty::set_size(master, size);
+        match self.terminal.get() {
+            Some(master) => pty::set_size(master, size),
+            None => *self.early_size.lock().unwrap_or_else(PoisonError::into_inner) = Some(size),
         }
+    }
+
+    /// From now on the size is that of this terminal, a second handle of ours.
+    fn set_terminal(&self, master: OwnedFd) {
+        let early = self.early_size.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(size) = early {
+            pty::set_size(&master, size);
+        }
+        let _ = self.terminal.set(master);
     }
 
     /// Sends a signal of RFC 4254 section 6.9 to the program's process group.
@@ -177,5 +195,21 @@ impl Controls {
         if let Ok(early) = Signal::try_from(self.early.swap(0, Ordering::Relaxed)) {
             self.kill(early);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_that_came_before_the_terminal_is_that_of_the_terminal() {
+        let controls = Controls::new(true);
+        controls.resize((90, 20, 0, 0));
+        controls.resize((101, 33, 0, 0));
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        controls.set_terminal(terminal.master);
+        let stty = std::process::Command::new("stty").arg("size").stdin(terminal.slave).output().unwrap();
+        assert_eq!(stty.stdout, b"33 101\n");
     }
 }

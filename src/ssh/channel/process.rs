@@ -160,7 +160,7 @@ fn prepare(session: &Session, recipe: &Recipe) -> io::Result<(Command, Option<Ow
             }
             set_streams(&mut command, &slave)?;
             // A second handle for the size, which the handler changes without waiting.
-            let _ = session.controls.terminal.set(master.try_clone()?);
+            session.controls.set_terminal(master.try_clone()?);
             Some(master)
         }
         None => {
