@@ -10,6 +10,8 @@ use zeroize::Zeroizing;
 /// An answer, which is wiped when it is dropped.
 pub type Secret = Zeroizing<String>;
 
+/// What shells say of a program that a ctrl-C has ended.
+const INTERRUPTED: i32 = 130;
 /// No answer is longer. The room is taken at once: text that grows leaves copies behind.
 const MAX_ANSWER: usize = 1024;
 
@@ -34,7 +36,8 @@ pub fn ask(question: &str, hidden: bool) -> Option<Secret> {
         Answer::Interrupted => {
             // The terminal is as it was: now comes what ctrl-C does elsewhere.
             let _ = raise(Signal::SIGINT);
-            None
+            // Whoever started us has that signal ignored, as shells have it in the background.
+            std::process::exit(INTERRUPTED)
         }
     }
 }
