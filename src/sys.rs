@@ -83,6 +83,17 @@ pub fn set_process_name(name: &std::ffi::CStr) {
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
+/// Ends this process as ctrl-C does, also where whoever started it has that signal ignored, as shells have it in the
+/// background.
+pub fn end_as_interrupted() {
+    // SAFETY: the first call sets what the signal does, and no handler of ours is lost that somebody waits for; the
+    // second takes a number.
+    unsafe {
+        libc::signal(libc::SIGINT, libc::SIG_DFL);
+        libc::raise(libc::SIGINT);
+    }
+}
+
 /// Asks the kernel to send `signal` when the thread ends that forked us. For a child between fork and exec;
 /// `parent` is the parent's pid, to notice one that ended before the call.
 pub fn die_with_parent(signal: libc::c_int, parent: libc::pid_t) -> io::Result<()> {

@@ -3,15 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 
-use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 /// An answer, which is wiped when it is dropped.
 pub type Secret = Zeroizing<String>;
 
-/// What shells say of a program that a ctrl-C has ended.
-const INTERRUPTED: i32 = 130;
 /// No answer is longer. The room is taken at once: text that grows leaves copies behind.
 const MAX_ANSWER: usize = 1024;
 
@@ -35,9 +32,8 @@ pub fn ask(question: &str, hidden: bool) -> Option<Secret> {
         Answer::None => None,
         Answer::Interrupted => {
             // The terminal is as it was: now comes what ctrl-C does elsewhere.
-            let _ = raise(Signal::SIGINT);
-            // Whoever started us has that signal ignored, as shells have it in the background.
-            std::process::exit(INTERRUPTED)
+            crate::sys::end_as_interrupted();
+            None
         }
     }
 }
