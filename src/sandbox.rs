@@ -20,8 +20,11 @@ const REFUSED: &[u16] = &numbers([
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
     libc::SYS_kexec_load,
-    #[cfg(not(target_arch = "arm"))]
+    #[cfg(target_arch = "x86_64")]
     libc::SYS_kexec_file_load,
+    // The same (asm-generic/unistd.h): the libc crate has no name for it with musl.
+    #[cfg(target_arch = "aarch64")]
+    294,
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
