@@ -50,6 +50,9 @@ class Life(Steps):
         expect(status, running="a", next="a", pending_reboot=False)
         assert status["slots"]["a"]["validated"] is True, status
         assert self.board.ssh("mount | grep ' /data '").startswith("/dev/"), "no /data"
+        # The filter of the thread that serves us, and what it has started.
+        filters = self.board.ssh("grep ^Seccomp: /proc/$PPID/status /proc/self/status | cut -f 2")
+        assert filters == "2\n0\n", filters
         self.board.ssh("echo kept > /data/mark && sync")
 
     def update_is_on_trial(self):
