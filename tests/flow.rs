@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use common::strangers::Anybody;
 use common::{Device, descendants, descriptors, pipe_into, random_bytes, status_kib, text, wait_until};
 
 /// What a connection may add to the worker while everything waits: queues of 1 MiB, pieces on their way, and
@@ -200,20 +201,6 @@ fn both_sides_renew_their_keys_in_the_middle_of_it() {
     let renewed = device.ssh_with(&["-v", "-o", "LogLevel=DEBUG"]).arg("head -c 40M /dev/zero").output();
     let renewed = text(&renewed.unwrap().stderr).matches("SSH2_MSG_NEWKEYS received").count();
     assert!(renewed >= 3, "{renewed} key exchanges");
-}
-
-/// A client that trusts everybody, for what OpenSSH's does not do.
-struct Anybody;
-
-impl russh::client::Handler for Anybody {
-    type Error = russh::Error;
-
-    async fn check_server_key(
-        &mut self,
-        _: &russh::keys::PublicKeyOrCertificate,
-    ) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
 }
 
 #[test]

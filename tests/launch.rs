@@ -1,5 +1,6 @@
-#![allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 //! A program that does not start stops nobody but who wants it: its disk hangs, or holds it back as here.
+
+#![allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 
 mod common;
 

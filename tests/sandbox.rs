@@ -1,5 +1,6 @@
-#![allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 //! The thread that reads what strangers send can start no program; what it serves is not restricted.
+
+#![allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 
 mod common;
 
