@@ -3,14 +3,13 @@
 //! passwd(5), group(5) and shadow(5) are read here, which may block: `Person::look_up` belongs beside the work. They
 //! are never written.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::{Gid, Group, Uid, User, geteuid};
+use nix::unistd::{Gid, Group, Uid, User, chdir, geteuid};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -152,10 +151,16 @@ impl Account {
         ssh.user_mode == UserMode::Single || self.is_ours() || ssh.firmware_users.contains(&self.name)
     }
 
-    /// The home folder where it exists, else `/`: a missing one must not keep anybody out.
-    pub fn folder(&self) -> &Path {
-        let home = Path::new(&self.home);
-        if home.is_dir() { home } else { Path::new("/") }
+    /// What makes a program its own, in its home folder where that can be entered, else in `/`: a missing one must not keep
+    /// anybody out. For a child between fork and exec: what is returned makes system calls only, and none is made
+    /// before, because home folders may be on disks that do not answer.
+    pub fn taker(&self) -> impl Fn() -> io::Result<()> + Send + Sync + use<> {
+        let rights = self.rights.clone();
+        let home = CString::new(self.home.as_bytes()).unwrap_or_else(|_| c"/".into());
+        move || match &rights {
+            Some(rights) => rights.take_on(&home),
+            None => chdir(home.as_c_str()).or_else(|_| chdir(c"/")).map_err(Into::into),
+        }
     }
 }
 
@@ -167,8 +172,7 @@ pub struct Rights {
     groups: Vec<Gid>,
     /// The group of terminals, if there is one.
     tty: Option<Gid>,
-    home: CString,
-    /// What is said where that cannot be entered.
+    /// What is said where the home folder cannot be entered.
     complaint: String,
 }
 
@@ -178,13 +182,12 @@ impl Rights {
         let name = text(user.name.as_bytes())?;
         let groups = nix::unistd::getgrouplist(&name, user.gid).map_err(|_| "its groups cannot be found")?;
         let tty = Group::from_name("tty").ok().flatten().map(|group| group.gid);
-        let home = text(user.dir.as_os_str().as_bytes())?;
         let complaint = format!("myelin: cannot enter the home folder {}\n", user.dir.display());
-        Ok(Self { uid: user.uid, gid: user.gid, groups, tty, home, complaint })
+        Ok(Self { uid: user.uid, gid: user.gid, groups, tty, complaint })
     }
 
     /// Takes them on for good. For a child between fork and exec: makes system calls only.
-    pub fn take_on(&self) -> io::Result<()> {
+    fn take_on(&self, home: &CStr) -> io::Result<()> {
         crate::sys::close_others_on_exec();
         nix::unistd::setgroups(&self.groups)?;
         nix::unistd::setresgid(self.gid, self.gid, self.gid)?;
@@ -192,10 +195,10 @@ impl Rights {
         if !self.uid.is_root() && nix::unistd::setuid(Uid::from_raw(0)).is_ok() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        if nix::unistd::chdir(self.home.as_c_str()).is_err() {
+        if chdir(home).is_err() {
             // Nobody may be listening.
             let _ = nix::unistd::write(io::stderr(), self.complaint.as_bytes());
-            nix::unistd::chdir(c"/")?;
+            chdir(c"/")?;
         }
         Ok(())
     }
@@ -247,7 +250,6 @@ mod tests {
             gid: Gid::from_raw(1000),
             groups: Vec::new(),
             tty: None,
-            home: c"/".into(),
             complaint: String::new(),
         };
         let mut account = Account { name: "ada".into(), rights: Some(rights), ..Account::current() };

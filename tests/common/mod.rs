@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod disk;
+pub mod place;
 pub mod scripted;
 pub mod sftp;
 pub mod sshd;

@@ -26,7 +26,7 @@ use super::pty::{self, Master};
 use super::relay::{self, READ_SIZE};
 use super::{Controls, Session, motd};
 use crate::config::{DEFAULT_SHELL, Program};
-use crate::ssh::account::Rights;
+use crate::ssh::account::Account;
 use crate::tasks::{self, Task};
 use crate::{launch, sys};
 
@@ -142,9 +142,6 @@ fn prepare(session: &Session, recipe: &Recipe) -> io::Result<(Command, Option<Ow
         source,
         &session.environment,
     ));
-    if account.rights.is_none() {
-        command.current_dir(account.folder());
-    }
     if let Some(name) = &recipe.name {
         command.arg0(name);
     }
@@ -168,7 +165,7 @@ fn prepare(session: &Session, recipe: &Recipe) -> io::Result<(Command, Option<Ow
             None
         }
     };
-    become_leader(&mut command, master.is_some(), account.rights.clone());
+    become_leader(&mut command, master.is_some(), account);
     Ok((command, master))
 }
 
@@ -195,8 +192,9 @@ fn set_streams(command: &mut Command, slave: &OwnedFd) -> io::Result<()> {
 }
 
 /// Gives the program a session and group of its own, an end with the worker's, and no share in the protection
-/// that the worker has from the kernel's out-of-memory killer; then the rights of its user, or it does not start.
-fn become_leader(command: &mut Command, has_terminal: bool, rights: Option<Rights>) {
+/// that the worker has from the kernel's out-of-memory killer; then the rights and the folder of its user.
+fn become_leader(command: &mut Command, has_terminal: bool, account: &Account) {
+    let take_on = account.taker();
     let parent = nix::unistd::getpid().as_raw();
     let prepare = move || {
         nix::unistd::setsid()?;
@@ -204,9 +202,7 @@ fn become_leader(command: &mut Command, has_terminal: bool, rights: Option<Right
             sys::set_controlling_terminal(io::stdin().as_raw_fd())?;
         }
         sys::set_oom_score(b"0");
-        if let Some(rights) = &rights {
-            rights.take_on()?;
-        }
+        take_on()?;
         // Last, because the kernel forgets it when the user changes (PR_SET_PDEATHSIG(2const)).
         sys::die_with_parent(libc::SIGHUP, parent)
     };
