@@ -24,8 +24,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// After so many seconds between fork and exec a process is ended, and gives its thread back. Longer than `LIMIT`, so
 /// that nobody takes its end for that of a program that ran.
 const EXEC_LIMIT: u8 = 12;
-/// There is one thread, and one more each time that all wait for an exec, up to this.
-const MAX_THREADS: usize = 8;
+/// There is one thread, and one more each time that all wait for an exec, up to this. Those that a dead disk holds are
+/// lost for ever, `MAX_SAME` for each program on it: enough for every hook, subsystem and shell that a device has.
+const MAX_THREADS: usize = 32;
 /// Threads for one program: one that hangs, be it for every stranger who wants to log in, leaves the others some.
 const MAX_SAME: usize = 2;
 /// How often a thread that blocks looks for its answer.

@@ -26,8 +26,8 @@ struct Unstartable {
 }
 
 impl Unstartable {
-    fn new(folder: &Path) -> Self {
-        let (path, marker) = (folder.join("hanging"), folder.join("it-ran"));
+    fn new(folder: &Path, name: &str) -> Self {
+        let (path, marker) = (folder.join(name), folder.join(format!("{name}-ran")));
         let stay = folder.join("stay").display().to_string();
         let script = format!(
             "#!/bin/sh\necho >> {}\necho ran\nstty size 2> /dev/null\n[ ! -e {stay} ] || exec sleep 300\n",
@@ -69,7 +69,7 @@ impl Drop for Unstartable {
 /// A device with that program as the subsystem `hang`.
 fn device_with_one() -> (Device, Unstartable) {
     let (folder, public) = new_folder();
-    let program = Unstartable::new(folder.path());
+    let program = Unstartable::new(folder.path(), "hanging");
     let subsystem =
         format!("[ssh.subsystem]\nhang = [{:?}]\nshout = [\"/usr/bin/tr\", \"a-z\", \"A-Z\"]", program.path);
     (Device::start_in(folder, &public, "max_startups = 20", &subsystem), program)
@@ -199,6 +199,25 @@ fn more_of_them_than_threads_leave_logins_and_other_programs_alone() {
     assert!(began.elapsed() < GIVEN_UP);
     assert!(!program.has_run());
     assert_eq!(device.worker(), worker);
+}
+
+/// A disk that is gone holds whatever is started from it, and each keeps as many threads as one program may.
+#[test]
+fn many_different_programs_that_do_not_start_leave_the_others_alone() {
+    let (folder, public) = new_folder();
+    let names: Vec<_> = (0..6).map(|number| format!("hang{number}")).collect();
+    let programs: Vec<_> = names.iter().map(|name| Unstartable::new(folder.path(), name)).collect();
+    let mut subsystems = String::from("[ssh.subsystem]\n");
+    for (name, program) in names.iter().zip(&programs) {
+        subsystems += &format!("{name} = [{:?}]\n", program.path);
+    }
+    let device = Device::start_in(folder, &public, "max_startups = 20", &subsystems);
+    let twice = names.iter().chain(&names);
+    let hanging: Vec<_> = twice.map(|name| subsystem(&device, name).spawn().unwrap()).collect();
+    wait_until("all hang between fork and exec", || descendants(device.worker()).len() == hanging.len());
+    assert_works_soon("another program", device.ssh().arg("echo $((6 * 7))"), "42");
+    hanging.into_iter().for_each(assert_given_up);
+    assert!(!programs.iter().any(Unstartable::has_run));
 }
 
 #[test]
