@@ -1,7 +1,7 @@
 //! A whole connection, as a client may send it: to the identification, to the key exchange, to the login, and to channels.
 //!
 //! Keys are exchanged for the cipher `none`, which only this target offers, so that what follows is in clear text and
-//! can be anything. Who logs in here may open channels and ask for everything, and no program is started for him.
+//! can be anything. Mostly by the method `none`, because arithmetic teaches a fuzzer nothing and takes its time. Who logs in here may open channels and ask for everything, and no program is started for him.
 
 use std::cell::Cell;
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use russh::{cipher, mac};
+use russh::{cipher, kex, mac};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
@@ -45,6 +45,9 @@ success_action = "none"
 /// A connection whose client has gone ends by then, or it would be held for ever.
 const LIMIT: Duration = Duration::from_secs(15);
 
+/// From which first byte on the daemon is the thorough one.
+const THOROUGH: u8 = 0xfa;
+
 /// What a friendly client sends first. It never looks at the answers: with the cipher `none` it needs no key.
 const FRIENDLY: [&[u8]; 5] = [
     b"SSH-2.0-fuzz\r\n",
@@ -56,7 +59,9 @@ const FRIENDLY: [&[u8]; 5] = [
 
 struct Daemon {
     runtime: Runtime,
-    server: Arc<Server>,
+    /// With the usual key exchange.
+    thorough: Arc<Server>,
+    quick: Arc<Server>,
 }
 
 thread_local! {
@@ -74,21 +79,28 @@ impl Daemon {
         let source = Source::File(folder.join("config.toml"));
         crate::files::write_atomic(&folder.join("config.toml"), text.as_bytes(), 0o600)
             .expect("it can be written");
-        let loaded = config::load(&source);
-        let keys = host_keys::load(&loaded.config);
+        let server = |is_quick: bool| {
+            let config = config::load(&source).config;
+            let keys = host_keys::load(&config);
+            let mut settings = Settings::new(&source, config, keys);
+            let shared = Arc::get_mut(&mut settings).expect("nobody else has it yet");
+            let russh = Arc::get_mut(&mut shared.russh).expect("nobody else has it yet");
+            russh.preferred.cipher = vec![cipher::NONE].into();
+            russh.preferred.mac = vec![mac::NONE].into();
+            if is_quick {
+                russh.preferred.kex = vec![kex::NONE].into();
+            }
+            Server::new(settings)
+        };
+        let (thorough, quick) = (server(false), server(true));
         fs::remove_dir_all(&folder).expect("it is ours");
-        let mut settings = Settings::new(&source, loaded.config, keys);
-        let shared = Arc::get_mut(&mut settings).expect("nobody else has it yet");
-        let russh = Arc::get_mut(&mut shared.russh).expect("nobody else has it yet");
-        russh.preferred.cipher = vec![cipher::NONE].into();
-        russh.preferred.mac = vec![mac::NONE].into();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Self { runtime: runtime.expect("the system has an event loop"), server: Server::new(settings) }
+        Self { runtime: runtime.expect("the system has an event loop"), thorough, quick }
     }
 }
 
-/// The first byte says how much a friendly client sends first. Then raw bytes, or, behind the key exchange, messages each
-/// behind its length in one byte.
+/// The first byte says how much a friendly client sends first, and to which daemon. Then raw bytes, or, behind the key
+/// exchange, messages each behind its length in one byte.
 pub fn connection(data: &[u8]) {
     // Debug builds have faults on request (`provoke`).
     if data.windows(7).any(|word| word == b"myelin-") {
@@ -96,11 +108,12 @@ pub fn connection(data: &[u8]) {
     }
     let Some((&friendly, data)) = data.split_first() else { return };
     let steps = usize::from(friendly) % (FRIENDLY.len() + 1);
+    let is_quick = steps > 1 && friendly < THOROUGH;
     let mut stream = Vec::new();
     for (step, message) in FRIENDLY.iter().take(steps).enumerate() {
         match step {
             0 => stream.extend_from_slice(message),
-            1 => stream.extend(key_exchange()),
+            1 => stream.extend(key_exchange(is_quick)),
             _ => stream.extend(packet(message)),
         }
     }
@@ -116,10 +129,14 @@ pub fn connection(data: &[u8]) {
     }
     let number = CLIENTS.replace(CLIENTS.get().wrapping_add(1));
     let peer = SocketAddr::new(Ipv4Addr::from(0x7f00_0001 + (number & 0xff_ffff)).into(), 1024);
-    DAEMON.with(|daemon| daemon.runtime.block_on(connect(Arc::clone(&daemon.server), peer, &stream)));
+    DAEMON.with(|daemon| {
+        let server = if is_quick { &daemon.quick } else { &daemon.thorough };
+        daemon.runtime.block_on(connect(Arc::clone(server), peer, &stream));
+    });
 }
 
-async fn connect(server: Arc<Server>, peer: SocketAddr, sent: &[u8]) {
+/// What the server answers to all that a client sends.
+async fn connect(server: Arc<Server>, peer: SocketAddr, sent: &[u8]) -> Vec<u8> {
     let (ours, client) = StdUnixStream::pair().expect("there are descriptors left");
     for end in [&ours, &client] {
         end.set_nonblocking(true).expect("sockets can be so");
@@ -136,9 +153,10 @@ async fn connect(server: Arc<Server>, peer: SocketAddr, sent: &[u8]) {
         };
         let mut answers = Vec::new();
         let _ = tokio::join!(send, reading.read_to_end(&mut answers));
+        answers
     };
     let served = async { tokio::join!(serve(server, ours, peer, Service::Ssh), client) };
-    timeout(LIMIT, served).await.expect("a connection without a client ends");
+    timeout(LIMIT, served).await.expect("a connection without a client ends").1
 }
 
 /// RFC 4253 section 6: length, length of the padding, message, padding to a multiple of eight.
@@ -149,15 +167,19 @@ fn packet(message: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &[padding_length], message, &vec![0; padding]].concat()
 }
 
-/// `SSH_MSG_KEXINIT`, `SSH_MSG_KEX_ECDH_INIT` with a point that is good, `SSH_MSG_NEWKEYS`.
-fn key_exchange() -> Vec<u8> {
+/// `SSH_MSG_KEXINIT`; with a method that has more, `SSH_MSG_KEX_ECDH_INIT` with a point that is good, and
+/// `SSH_MSG_NEWKEYS`.
+fn key_exchange(is_quick: bool) -> Vec<u8> {
     let mut init = vec![20];
     init.extend([0; 16]);
-    for names in ["curve25519-sha256", "ssh-ed25519", "none", "none", "none", "none", "none", "none", "", ""]
-    {
+    let method = if is_quick { "none" } else { "curve25519-sha256" };
+    for names in [method, "ssh-ed25519", "none", "none", "none", "none", "none", "none", "", ""] {
         string(&mut init, names.as_bytes());
     }
     init.extend([0; 5]);
+    if is_quick {
+        return packet(&init);
+    }
     let mut point = [0; 32];
     point[0] = 9;
     let mut exchange = vec![30];
@@ -178,23 +200,13 @@ mod tests {
     #[test]
     fn the_friendly_client_gets_as_far_as_a_channel() {
         let daemon = Daemon::new();
-        daemon.runtime.block_on(async {
-            let (ours, client) = StdUnixStream::pair().unwrap();
-            ours.set_nonblocking(true).unwrap();
-            client.set_nonblocking(true).unwrap();
-            let ours = TcpStream::from_std(OwnedFd::from(ours).into()).unwrap();
-            let mut client = UnixStream::from_std(client).unwrap();
-            let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-            let serving = crate::tasks::spawn(serve(Arc::clone(&daemon.server), ours, peer, Service::Ssh));
-            let mut sent = [FRIENDLY[0].to_vec(), key_exchange()].concat();
+        for (is_quick, server) in [(true, &daemon.quick), (false, &daemon.thorough)] {
+            let mut sent = [FRIENDLY[0].to_vec(), key_exchange(is_quick)].concat();
             FRIENDLY[2..].iter().for_each(|message| sent.extend(packet(message)));
-            client.write_all(&sent).await.unwrap();
-            client.shutdown().await.unwrap();
-            let mut answers = Vec::new();
-            client.read_to_end(&mut answers).await.unwrap();
-            serving.await.unwrap();
+            let answers =
+                daemon.runtime.block_on(connect(Arc::clone(server), ([127, 0, 0, 1], 1).into(), &sent));
             // SSH_MSG_CHANNEL_OPEN_CONFIRMATION for channel 0.
             assert!(answers.windows(5).any(|bytes| bytes == [91, 0, 0, 0, 0]), "{answers:?}");
-        });
+        }
     }
 }
