@@ -109,7 +109,7 @@ fn the_keys_in_it_hold_up_no_other_user_and_no_other_key() {
     assert_soon("ada with her own key", &mut ada(&device, &key), "ada\n");
     disk.stop();
     // His name is known to strangers too, who can say it as often as they like.
-    let waiting: Vec<_> = (0..3).map(|_| ssh_as(&device, "bob", "id -un").spawn().unwrap()).collect();
+    let waiting: Vec<_> = (0..8).map(|_| ssh_as(&device, "bob", "id -un").spawn().unwrap()).collect();
     std::thread::sleep(Duration::from_secs(1));
     for _ in 0..3 {
         assert_soon("ada with her own key", &mut ada(&device, &key), "ada\n");

@@ -6,16 +6,15 @@
 use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::unistd::{Gid, Group, Uid, User, chdir, geteuid};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::authorized_keys::{self, KeyList};
 use super::passwords::{Users, shadow};
-use super::server::Settings;
+use super::server::{Settings, lock};
 use crate::config::{Config, DEFAULT_SHELL, Ssh, UserMode, check_user_name};
 use crate::tasks::aside;
 
@@ -64,21 +63,52 @@ impl Person {
     /// Adds the keys of his own files. A home folder may be on a disk that does not answer, and strangers can name its
     /// user as often as they like: so it gets little time and few threads, and whoever has another key gets in without.
     pub async fn with_own_keys(mut self, settings: &Arc<Settings>, name: &str) -> Self {
-        static PLACES: Semaphore = Semaphore::const_new(4);
-        let Ok(Ok(place)) = timeout(PATIENCE, PLACES.acquire()).await else { return self };
-        let (settings, name, account) = (Arc::clone(settings), name.to_owned(), self.account.clone());
-        let reading = aside(move || {
-            let _place = place;
-            let config = &settings.config;
-            match &account {
-                Ok(account) => KeyList::of_user(config, &name, account.uid, account.gid, &account.home),
-                Err(_) => KeyList::of_user(config, &name, NOBODY.0, NOBODY.1, NOWHERE.as_ref()),
-            }
-        });
+        let (settings, name) = (Arc::clone(settings), name.to_owned());
+        let (uid, gid, home) = match &self.account {
+            Ok(account) => (account.uid, account.gid, account.home.clone()),
+            Err(_) => (NOBODY.0, NOBODY.1, NOWHERE.into()),
+        };
+        let Ok(place) = timeout(PATIENCE, Reader::begin(home)).await else { return self };
+        let reading = aside(move || KeyList::of_user(&settings.config, &name, uid, gid, &place.0));
         if let Ok(Ok(keys)) = timeout(PATIENCE, reading).await {
             self.keys = Arc::new(keys);
         }
         self
+    }
+}
+
+/// Whoever reads in a home folder, until it is dropped.
+struct Reader(OsString);
+
+static READERS: Mutex<Vec<OsString>> = Mutex::new(Vec::new());
+
+impl Reader {
+    /// Waits while there are too many of them, or of one folder.
+    async fn begin(home: OsString) -> Self {
+        while !Self::may_begin(&home) {
+            sleep(POLL).await;
+        }
+        Self(home)
+    }
+
+    /// Counts one more, if there may be.
+    fn may_begin(home: &OsString) -> bool {
+        let mut readers = lock(&READERS);
+        let may =
+            readers.len() < MAX_READERS && readers.iter().filter(|other| *other == home).count() < MAX_OF_ONE;
+        if may {
+            readers.push(home.clone());
+        }
+        may
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut readers = lock(&READERS);
+        if let Some(at) = readers.iter().position(|home| *home == self.0) {
+            readers.swap_remove(at);
+        }
     }
 }
 
@@ -216,6 +246,12 @@ fn find(name: &str) -> Option<User> {
 
 /// How long a home folder may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Those who read in home folders at the same time, as each may be held for ever.
+const MAX_READERS: usize = 16;
+/// The same in one folder: one that does not answer leaves the others some.
+const MAX_OF_ONE: usize = 2;
+/// How often one who waits looks whether he may.
+const POLL: Duration = Duration::from_millis(10);
 const NO_USER: &str = "no such user";
 const NO_RUN_AS: &str = "run_as is no user of this device (/etc/passwd)";
 /// Where nobody lives.
