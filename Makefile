@@ -11,6 +11,9 @@ SMALLEST = arm-unknown-linux-musleabihf
 # What is said with clients is tested with those of Debian 12 and with those of the release after it.
 WITH_NEWER_CLIENTS = transport conformance sessions key_login certificates security_keys forward sftp
 
+# Most tests wait for something, so more of them can run than there are processors.
+export RUST_TEST_THREADS ?= 4
+
 .PHONY: help demo demo-host test test-host test-cross test-board soak fuzz bench image qemu board cross packaging sbom \
     setup setup-board deny clean
 
@@ -43,7 +46,11 @@ demo-host: setup
 	$(CARGO) build --release --locked
 	demo/host.sh target/release/myelin
 
-test: test-host test-cross test-board
+# Builds for other processors need time and no attention, most tests wait: so they go on beside each other.
+test:
+	@scripts/setup.sh board
+	$(MAKE) -j 2 test-host test-cross
+	$(MAKE) test-board
 
 test-host: setup
 	$(CARGO) fmt --check
@@ -56,8 +63,9 @@ test-host: setup
 	    echo 'SKIPPED: the tests with newer clients'; \
 	fi
 
+# Link time optimisation keeps one processor busy, so two targets are built at a time.
 test-cross: setup-board
-	for target in $(BOARD) $(SMALLEST); do scripts/cross.sh $$target || exit 1; done
+	$(MAKE) -j 2 $(addprefix cross-,$(BOARD) $(SMALLEST))
 	scripts/cross_check.py $(BOARD) $(SMALLEST)
 
 test-board: board
@@ -89,6 +97,9 @@ image: board
 qemu:
 	@[ -e target/image/disk.img ] || $(MAKE) image
 	image/board.py
+
+cross-%:
+	nice -n 10 scripts/cross.sh $* build -q --release --locked
 
 cross: setup-board
 	for target in aarch64-unknown-linux-gnu aarch64-unknown-linux-musl armv7-unknown-linux-gnueabihf \

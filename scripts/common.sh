@@ -49,9 +49,10 @@ debian_mirror() {
 }
 
 # apt_state ARCHITECTURE SUITE: prints the apt configuration of a state for these two. One state each, so that
-# an index which is broken for one cannot hurt another.
+# an index which is broken for one cannot hurt another. To be called as $(apt_state …): with that shell ends its lock.
 apt_state() {
     state=$WORK/apt/$1-$2
+    lock "apt-$1-$2"
     mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
     : > "$state/status"
     echo "deb [arch=$1 signed-by=$KEYRING] $(debian_mirror) $2 main" > "$state/sources.list"

@@ -155,8 +155,9 @@ case ${CROSS_C:-any} in
 esac
 unlock
 
-# Outside of the work tree, so that a fresh clone finds what another one has compiled.
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$WORK/cross}"
+# Outside of the work tree, so that a fresh clone finds what another one has compiled; one each, so that two targets can be
+# built at the same time.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$WORK/cross/$target}"
 say "$target by $("${RUSTC:-rustc}" -V) ($rust)"
 cd "$TOP" || exit
 "$cargo" "$verb" --target "$triple" "$@"
