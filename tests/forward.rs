@@ -62,6 +62,16 @@ fn count(mut stream: TcpStream) {
     let _ = stream.write_all(format!("{} bytes", all.len()).as_bytes());
 }
 
+/// A socket has its name before anybody listens there.
+fn connect(socket: &Path) -> UnixStream {
+    let mut stream = None;
+    wait_until("somebody listens", || {
+        stream = UnixStream::connect(socket).ok();
+        stream.is_some()
+    });
+    stream.unwrap()
+}
+
 /// A client of OpenSSH that only forwards.
 struct Tunnel {
     client: Child,
@@ -96,7 +106,7 @@ impl Tunnel {
     }
 
     fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(&self.socket).unwrap();
+        let stream = connect(&self.socket);
         stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
         stream
     }
@@ -382,7 +392,7 @@ fn one_that_nobody_reads_does_not_hold_up_the_others() {
     let mut ssh = device.ssh();
     ssh.arg("-L").arg(format!("{}:127.0.0.1:{deaf}", tunnel.socket.with_extension("deaf").display()));
     let forward = Tunnel::to_with(&device, &format!("127.0.0.1:{port}"), ssh);
-    let mut stalled = UnixStream::connect(tunnel.socket.with_extension("deaf")).unwrap();
+    let mut stalled = connect(&tunnel.socket.with_extension("deaf"));
     stalled.set_write_timeout(Some(PATIENCE / 10)).unwrap();
     // As much as fits, up to more than memory holds.
     let _ = stalled.write_all(&random_bytes(20 << 20, 4));
@@ -639,7 +649,7 @@ fn sockets_of_the_file_system_are_forwarded_both_ways() {
         let reversed = reverse(&device, &format!("{}:{}", here.display(), there.display()));
         wait_until("it listens", || here.exists());
         assert_eq!(fs::metadata(&here).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
-        let mut stream = UnixStream::connect(&here).unwrap();
+        let mut stream = connect(&here);
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
