@@ -220,6 +220,32 @@ fn many_different_programs_that_do_not_start_leave_the_others_alone() {
     assert!(!programs.iter().any(Unstartable::has_run));
 }
 
+/// Such a program has a copy of every descriptor, that of the lock of updates too.
+#[test]
+fn one_that_began_during_an_update_does_not_hold_up_the_next() {
+    let (folder, public) = new_folder();
+    let program = Unstartable::new(folder.path(), "hanging");
+    let (fwup, go) = (folder.path().join("fwup"), folder.path().join("go"));
+    let script = "#!/bin/sh\ncat > /dev/null\nuntil [ -e GO ]; do sleep 0.05; done\nexit 9\n";
+    fs::write(&fwup, script.replace("GO", &go.display().to_string())).unwrap();
+    fs::set_permissions(&fwup, fs::Permissions::from_mode(0o755)).unwrap();
+    let rest = format!(
+        "[ssh.subsystem]\nhang = [{:?}]\n[firmware]\nfwup = {fwup:?}\ndevpath = {:?}\nenv_file = {:?}\n",
+        program.path,
+        folder.path().join("disk"),
+        folder.path().join("env")
+    );
+    fs::write(folder.path().join("disk"), "").unwrap();
+    let device = Device::start_in(folder, &public, "", &rest);
+    let mut first = subsystem(&device, "fwup").spawn().unwrap();
+    wait_until("the first update runs", || is_running(&fwup.display().to_string()));
+    let _hanging = hang(&device, 1);
+    fs::write(&go, "").unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(9));
+    let next = device.push(b"some bytes");
+    assert_eq!(next.status.code(), Some(9), "{next:?}");
+}
+
 #[test]
 fn a_client_that_goes_takes_its_program_along_that_has_not_started() {
     let (device, mut program) = device_with_one();

@@ -81,6 +81,12 @@ impl UpdateLock {
         Ok(lock)
     }
 
+    /// Frees it, whoever has inherited the descriptor: programs between fork and exec have it too, and a disk that does
+    /// not answer keeps them there. For when fwup has ended.
+    pub fn free(self) {
+        let _ = self.file.unlock();
+    }
+
     /// Tells everyone how far the update is. A failure costs them the news and nothing else.
     pub fn report(&self, bytes: u64, percent: Option<u8>) {
         let progress = Progress { holder: self.holder.clone(), bytes, percent };

@@ -192,7 +192,7 @@ impl Update {
         };
         // Success needs all of it: fwup's word, nothing after its word, and its exit status.
         let installed = talk.handshake() == Handshake::Ended(0) && exit.is_some_and(|exit| exit.success());
-        settle(lock, &config, installed).await;
+        settle(lock, &config, installed, exit.is_some()).await;
         let status = match ended {
             Ended::Done if installed => 0,
             Ended::Done => failure_status(talk.handshake(), exit),
@@ -260,12 +260,16 @@ async fn take_lock(config: &Config, holder: &str) -> Result<(UpdateLock, Option<
     .await?
 }
 
-/// Marks a firmware that was installed, also when nobody is there any more to hear of it, and frees the lock.
-async fn settle(lock: UpdateLock, config: &Config, installed: bool) {
+/// Marks a firmware that was installed, also when nobody is there any more to hear of it, and frees the lock, unless fwup
+/// cannot be ended and still has it.
+async fn settle(lock: UpdateLock, config: &Config, installed: bool, ended: bool) {
     let config = config.clone();
     let settled = aside(move || {
         if installed && let Some(installed) = status::installed_now(&config) {
             lock.set_installed(&installed);
+        }
+        if ended {
+            lock.free();
         }
     });
     if let Err(Refusal { text, .. }) = settled.await {
