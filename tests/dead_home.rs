@@ -7,12 +7,11 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::chown;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::place::{ADA, inside, place, ssh};
-use common::{Device, new_key, signal, text, wait_until};
+use common::place::{ADA, by_key, inside, place, ssh};
+use common::{Device, new_key, printed_within, signal, text, wait_until};
 
 /// What does not need that disk, while others wait for it.
 const SOON: Duration = Duration::from_secs(4);
@@ -73,25 +72,12 @@ impl Drop for Disk {
 }
 
 fn assert_soon(what: &str, command: &mut Command, expected: &str) {
-    let began = Instant::now();
-    let output = command.output().unwrap();
-    assert_eq!(text(&output.stdout), expected, "{what}: {output:?}");
-    assert!(began.elapsed() < SOON, "{what} took {:?}", began.elapsed());
+    assert_eq!(printed_within(SOON, what, command), expected, "{what}");
 }
 
 fn ssh_as(device: &Device, user: &str, command: &str) -> Command {
     let mut client = ssh(device, device.port, user, &[]);
     client.arg(command).stdout(Stdio::piped()).stderr(Stdio::piped());
-    client
-}
-
-/// With a key that only a file of ada's names.
-fn ada(device: &Device, key: &Path) -> Command {
-    let identity = format!("IdentityFile={}", key.display());
-    let mut client = Command::new("ssh");
-    client.args(["-F", "none", "-o", &identity]).args(device.ssh_options().iter().skip(4));
-    client.args(["-p", &device.port.to_string(), "ada@127.0.0.1", "id -un"]).stdin(Stdio::null());
-    client.env_remove("SSH_AUTH_SOCK");
     client
 }
 
@@ -106,13 +92,13 @@ fn the_keys_in_it_hold_up_no_other_user_and_no_other_key() {
     chown(&file, Some(ADA), Some(ADA)).unwrap();
     let Some(disk) = Disk::mount(&device, "/home/bob") else { return };
     let worker = device.worker();
-    assert_soon("ada with her own key", &mut ada(&device, &key), "ada\n");
+    assert_soon("ada with her own key", &mut by_key(&device, device.port, "ada", &key), "ada\n");
     disk.stop();
     // His name is known to strangers too, who can say it as often as they like.
     let waiting: Vec<_> = (0..8).map(|_| ssh_as(&device, "bob", "id -un").spawn().unwrap()).collect();
     std::thread::sleep(Duration::from_secs(1));
     for _ in 0..3 {
-        assert_soon("ada with her own key", &mut ada(&device, &key), "ada\n");
+        assert_soon("ada with her own key", &mut by_key(&device, device.port, "ada", &key), "ada\n");
         assert_soon("root", &mut ssh_as(&device, "root", "id -un"), "root\n");
     }
     // A key of the image lets him in as far as his folder.
@@ -140,10 +126,7 @@ fn it_holds_up_its_own_sessions_only_where_all_names_stand_for_one_user() {
     let mut status = device.ssh_with(&["-s"]);
     status.arg("myelin-status").stdin(Stdio::null());
     for _ in 0..3 {
-        let began = Instant::now();
-        let output = status.output().unwrap();
-        assert!(text(&output.stdout).contains("running"), "{output:?}");
-        assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
+        assert!(printed_within(SOON, "the status", &mut status).contains("running"));
     }
     let output = waiting.wait_with_output().unwrap();
     assert!(text(&output.stderr).contains("its disk does not answer"), "{output:?}");

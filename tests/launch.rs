@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Device, PATIENCE, descendants, is_running, new_folder, text, wait_until};
+use common::{Device, PATIENCE, descendants, is_running, new_folder, printed_within, text, wait_until};
 
 /// Sessions and logins while others hang; the time limit of a start is ten seconds.
 const SOON: Duration = Duration::from_secs(8);
@@ -90,10 +90,8 @@ fn hang(device: &Device, clients: usize) -> Vec<Child> {
 }
 
 fn assert_works_soon(what: &str, command: &mut Command, expected: &str) {
-    let began = Instant::now();
-    let output = command.output().unwrap();
-    assert!(text(&output.stdout).contains(expected), "{what}: {output:?}");
-    assert!(began.elapsed() < SOON, "{what} took {:?}", began.elapsed());
+    let printed = printed_within(SOON, what, command);
+    assert!(printed.contains(expected), "{what}: {printed}");
 }
 
 fn assert_given_up(client: Child) {

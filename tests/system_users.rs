@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use common::place::{ADA, BOB, HASH, inside, place, ssh, system};
+use common::place::{ADA, BOB, HASH, by_key, inside, place, ssh, system};
 use common::{Device, banner, free_port, new_key, pipe_into, text, wait_until};
 
 /// OpenSSH's daemon in the place of a device.
@@ -58,20 +58,8 @@ impl Drop for Sshd {
     }
 }
 
-/// The same with another key.
 fn ssh_by(device: &Device, port: u16, user: &str, key: &Path) -> Output {
-    let key = format!("IdentityFile={}", key.display());
-    // The device's own key would be tried too.
-    let mut command = Command::new("ssh");
-    command.args(["-F", "none", "-o", &key]);
-    let others = device.ssh_options();
-    command.args(others.iter().skip(4)).args([
-        "-p",
-        &port.to_string(),
-        &format!("{user}@127.0.0.1"),
-        "id -un",
-    ]);
-    command.stdin(Stdio::null()).env_remove("SSH_AUTH_SOCK").output().unwrap()
+    by_key(device, port, user, key).output().unwrap()
 }
 
 #[track_caller]

@@ -356,6 +356,14 @@ pub fn wait_at_most(limit: Duration, what: &str, condition: &mut dyn FnMut() -> 
     }
 }
 
+/// What a command prints, which may take so long.
+pub fn printed_within(limit: Duration, what: &str, command: &mut Command) -> String {
+    let began = Instant::now();
+    let output = command.output().unwrap();
+    assert!(began.elapsed() < limit, "{what} took {:?}: {output:?}", began.elapsed());
+    text(&output.stdout)
+}
+
 /// A kilobyte count of `/proc/PID/status`, such as `RssAnon`: a process's own memory, without its code, which comes
 /// and goes (`sys::unmap_code`).
 pub fn status_kib(pid: u32, name: &str) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Device, new_folder};
@@ -85,6 +85,23 @@ pub fn inside(device: &Device, path: &str) -> PathBuf {
 /// `ssh USER@…` by a port, to be completed with a command.
 pub fn ssh(device: &Device, port: u16, user: &str, options: &[&str]) -> Command {
     let mut command = device.ssh_with(&[&["-l", user, "-p", &port.to_string()], options].concat());
+    command.stdin(Stdio::null()).env_remove("SSH_AUTH_SOCK");
+    command
+}
+
+/// `ssh USER@… id -un` with this key alone.
+pub fn by_key(device: &Device, port: u16, user: &str, key: &Path) -> Command {
+    let key = format!("IdentityFile={}", key.display());
+    // The device's own key would be tried too.
+    let mut command = Command::new("ssh");
+    command.args(["-F", "none", "-o", &key]);
+    let others = device.ssh_options();
+    command.args(others.iter().skip(4)).args([
+        "-p",
+        &port.to_string(),
+        &format!("{user}@127.0.0.1"),
+        "id -un",
+    ]);
     command.stdin(Stdio::null()).env_remove("SSH_AUTH_SOCK");
     command
 }

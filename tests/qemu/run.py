@@ -98,8 +98,8 @@ def run(what, options):
         if "resets" in what:
             tally.case("resets", resets.run, options.cycles, options.seed, progress)
         if "soak" in what:
-            rehearsal = soak.Soak(options.states, options.boots, options.updates, options.cycles, options.seed)
-            tally.case("soak", rehearsal.run, options.report)
+            whole = soak.Soak(options.states, options.boots, options.updates, options.cycles, options.seed)
+            tally.case("soak", whole.run, options.report)
     print(f"qemu: {', '.join(what)}: {tally.passed} passed, {tally.failed} failed", flush=True)
     return tally.failed
 

@@ -1,7 +1,8 @@
 //! A whole connection, as a client may send it: to the identification, to the key exchange, to the login, and to channels.
 //!
 //! Keys are exchanged for the cipher `none`, which only this target offers, so that what follows is in clear text and
-//! can be anything. Mostly by the method `none`, because arithmetic teaches a fuzzer nothing and takes its time. Who logs in here may open channels and ask for everything, and no program is started for him.
+//! can be anything. Mostly by the method `none`, because arithmetic teaches a fuzzer nothing and takes its time. Who logs
+//! in here may open channels and ask for everything, and no program is started for him.
 
 use std::cell::Cell;
 use std::fs;
